@@ -1,0 +1,1 @@
+"""PyTorch models and their weights. Knows nothing of the server."""

@@ -1,0 +1,82 @@
+"""What can go wrong, as a tree. Each leaf is named for what happened; `api.errors` meets HTTP in one table.
+
+ServerError
+├── InvalidRequest          the request itself cannot be served; names the parameter
+│   ├── EmptyInput          nothing to work on
+│   ├── ContextTooLong      the prompt, or prompt and answer together, exceed the model
+│   ├── NoMask              a fill-mask text without a mask token
+│   └── RequestTooLarge     a bound on size or number was passed
+├── ModelNotFound           no model of that name
+├── TaskUnavailable         no loaded model can do that task
+├── Overloaded              the queue is full; says when to come back
+├── NotReady                still loading, or shutting down
+└── EngineFailed            the engine could not finish the work
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+class ServerError(Exception):
+    """The root. `str(error)` is one sentence for the caller, never an echo of their input."""
+
+
+class InvalidRequest(ServerError):
+    def __init__(self, message: str, *, parameter: str | None = None) -> None:
+        super().__init__(message)
+        self.parameter = parameter
+
+
+class EmptyInput(InvalidRequest):
+    def __init__(self, parameter: str = "inputs") -> None:
+        super().__init__(f"`{parameter}` cannot be empty", parameter=parameter)
+
+
+class ContextTooLong(InvalidRequest):
+    """`tokens` of prompt (plus `new_tokens` asked for) do not fit the model's `limit`."""
+
+    def __init__(self, *, tokens: int, limit: int, new_tokens: int | None = None) -> None:
+        if new_tokens is None:
+            message = f"`inputs` must have at most {limit} tokens for this model. Given: {tokens}"
+        else:
+            message = (
+                f"`inputs` tokens + `max_new_tokens` must be <= {limit}. "
+                f"Given: {tokens} `inputs` tokens and {new_tokens} `max_new_tokens`"
+            )
+        super().__init__(message, parameter="inputs")
+        self.tokens, self.limit, self.new_tokens = tokens, limit, new_tokens
+
+
+class NoMask(InvalidRequest):
+    def __init__(self, mask_token: str) -> None:
+        super().__init__(f"`inputs` has no mask token; this model's is {mask_token}", parameter="inputs")
+
+
+class RequestTooLarge(InvalidRequest):
+    """A bound was passed; the message says which, and its value."""
+
+
+class ModelNotFound(ServerError):
+    def __init__(self, available: Iterable[str]) -> None:
+        super().__init__(f"the model named in `model` is not loaded; loaded: {', '.join(sorted(available))}")
+
+
+class TaskUnavailable(ServerError):
+    def __init__(self, task: str, available: Iterable[str]) -> None:
+        names = ", ".join(sorted(available)) or "none"
+        super().__init__(f"no loaded model can do {task}; loaded: {names}")
+
+
+class Overloaded(ServerError):
+    def __init__(self, retry_after_s: float) -> None:
+        super().__init__("Model is overloaded")
+        self.retry_after_s = retry_after_s
+
+
+class NotReady(ServerError):
+    """Nothing can be served yet, or no more."""
+
+
+class EngineFailed(ServerError):
+    """The engine could not finish; the request may be sent again."""
