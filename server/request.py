@@ -125,6 +125,23 @@ class Embedding:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MaskWork:
+    """For an encoder: what stands at `positions`? `targets` are the only tokens of interest, if given."""
+
+    positions: tuple[int, ...]
+    top_k: int
+    targets: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmbedWork:
+    """For an encoder: the passage as one vector, its first `dimensions` numbers only if given."""
+
+    normalize: bool = True
+    dimensions: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelCard:
     """What a loaded model is, and can do."""
 
