@@ -1,0 +1,1 @@
+"""Runs what the scheduler planned. The only torch in `server`."""
