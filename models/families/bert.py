@@ -1,0 +1,72 @@
+"""BERT (Devlin et al. 2018, arXiv 1810.04805), and sentence encoders built on it: MiniLM, BGE, E5, GTE."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from models.config import EncoderConfig, Learned
+from models.families.naming import Family, Names
+from models.families.reading import ACTIVATIONS, choice, divided, number, refuse, whole
+
+ONLY = {
+    "position_embedding_type": "absolute",
+    "is_decoder": False,
+    "add_cross_attention": False,
+    "quantization_config": None,
+}
+
+
+def config(raw: Mapping[str, Any]) -> EncoderConfig:
+    refuse(raw, ONLY)
+    divided(raw, "hidden_size", "num_attention_heads")
+    rows = whole(raw, "max_position_embeddings")
+    return EncoderConfig(
+        architecture="bert",
+        vocab_size=whole(raw, "vocab_size"),
+        hidden_size=whole(raw, "hidden_size"),
+        layers=whole(raw, "num_hidden_layers"),
+        heads=whole(raw, "num_attention_heads"),
+        mlp_size=whole(raw, "intermediate_size"),
+        context_length=rows,
+        norm_eps=number(raw, "layer_norm_eps", 1e-12),
+        activation=choice(raw, "hidden_act", ACTIVATIONS, "gelu"),
+        positions=Learned(rows=rows),
+        segments=whole(raw, "type_vocab_size", 2),
+    )
+
+
+BODY: Names = {
+    "embeddings.words": "embeddings.word_embeddings",
+    "embeddings.positions": "embeddings.position_embeddings",
+    "embeddings.segments": "embeddings.token_type_embeddings",
+    "embeddings.norm": "embeddings.LayerNorm",
+    "blocks.{}.attention.qkv": (
+        "encoder.layer.{}.attention.self.query",
+        "encoder.layer.{}.attention.self.key",
+        "encoder.layer.{}.attention.self.value",
+    ),
+    "blocks.{}.attention.out": "encoder.layer.{}.attention.output.dense",
+    "blocks.{}.attention_norm": "encoder.layer.{}.attention.output.LayerNorm",
+    "blocks.{}.mlp.up": "encoder.layer.{}.intermediate.dense",
+    "blocks.{}.mlp.down": "encoder.layer.{}.output.dense",
+    "blocks.{}.mlp_norm": "encoder.layer.{}.output.LayerNorm",
+}
+
+FAMILY = Family(
+    config=config,
+    prefix="bert.",
+    names={
+        **BODY,
+        "head.transform": "cls.predictions.transform.dense",
+        "head.norm": "cls.predictions.transform.LayerNorm",
+        "head.bias": "cls.predictions.bias",
+    },
+    ignored=(
+        "embeddings.position_ids",
+        "pooler.*",
+        "cls.seq_relationship.*",
+        "cls.predictions.decoder.*",
+    ),
+    suffixes={".gamma": ".weight", ".beta": ".bias"},
+)
