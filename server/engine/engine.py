@@ -1,0 +1,228 @@
+"""The face of the engine process: text goes in, text comes out.
+
+Every method raises a ServerError for what the caller did wrong or the engine could not do. Whoever
+stops waiting, for whatever reason, aborts the work.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from server.engine import commands
+from server.engine.admission import Admission
+from server.engine.catalogue import Catalogue, Served
+from server.engine.link import Answer, Link, Lost
+from server.engine.messages import Embed, FillMask, Generate, MaskScores, Sampled, Vector
+from server.engine.stats import ModelStats, Stats
+from server.engine.transcript import Transcript
+from server.errors import EngineFailed, NotReady, Overloaded, ServerError
+from server.request import (
+    Chunk,
+    Embedding,
+    EmbedRequest,
+    EmbedWork,
+    FillMaskRequest,
+    GenerateRequest,
+    MaskCandidate,
+    ModelCard,
+    Sampling,
+    Task,
+)
+from server.text.tokenizer import Tokenizer, TokenSpan
+
+FRESH_S = 10.0  # a step this recent proves that a model's forward pass works
+PROBE_TIMEOUT_S = 5.0
+
+A = TypeVar("A", Sampled, Vector, MaskScores)
+
+
+class Engine:
+    """Call `load` once; until it returns, every request is answered NotReady."""
+
+    def __init__(self, link: Link, tokenizers: Mapping[str, Tokenizer], *, max_requests: int) -> None:
+        self._link = link
+        self._tokenizers = tokenizers
+        self._admission = Admission(max_requests)
+        self._catalogue: Catalogue | None = None
+        self._probing = asyncio.Lock()
+
+    async def load(self) -> None:
+        """Wait for the models. Raises NotReady if they cannot be loaded."""
+        ready = await self._link.ready()
+        self._catalogue = Catalogue(
+            [
+                Served(
+                    card=card,
+                    tokenizer=self._tokenizers[card.name],
+                    max_tokens=min(card.max_tokens, ready.capacities.get(card.name, card.max_tokens)),
+                )
+                for card in ready.cards
+            ]
+        )
+        for card in ready.cards:
+            self.stats.models.setdefault(card.name, ModelStats())
+
+    async def close(self) -> None:
+        await self._link.close()
+
+    @property
+    def stats(self) -> Stats:
+        return self._link.stats
+
+    @property
+    def alive(self) -> bool:
+        """False once the engine process has stopped: nothing will be answered any more."""
+        return self._link.gone is None
+
+    @property
+    def cards(self) -> tuple[ModelCard, ...]:
+        return self._catalogue.cards if self._catalogue is not None else ()
+
+    def select(self, task: Task, name: str | None) -> ModelCard:
+        """The model that a request means: the named one, or the first that can do the task."""
+        return self._models.select(task, name).card
+
+    async def generate(self, request: GenerateRequest) -> AsyncGenerator[Chunk]:
+        """Stream the answer. Closing the iterator, for whatever reason, aborts the request."""
+        model = self._models.select(Task.GENERATE, request.model)
+        command = await asyncio.to_thread(commands.generate, self._link.new_id(), model, request)
+        transcript = Transcript(model.tokenizer, command.tokens, request.stop, seed=request.sampling.seed)
+        with self._admitted(model, Task.GENERATE), self._link.asked(command) as answers:
+            stats, asked_at, last = self.stats.models[model.name], _now(), None
+            stats.prompt_tokens += len(command.tokens)
+            while True:
+                sampled = _expect(Sampled, await answers.get())
+                last = _observe(stats, asked_at, last)
+                chunk = transcript.push(sampled)
+                yield chunk
+                if chunk.finish is not None:
+                    return
+
+    async def fill_mask(self, request: FillMaskRequest) -> list[list[MaskCandidate]]:
+        """Candidates for every mask of the text, best first: one list a mask."""
+        model = self._models.select(Task.FILL_MASK, request.model)
+        command = await asyncio.to_thread(commands.fill_mask, self._link.new_id(), model, request)
+        with self._admitted(model, Task.FILL_MASK), self._link.asked(command) as answers:
+            scores = _expect(MaskScores, await answers.get())
+        return await asyncio.to_thread(_candidates, model.tokenizer, command, scores)
+
+    async def embed(self, request: EmbedRequest) -> Embedding:
+        """One text as one vector."""
+        model = self._models.select(Task.EMBED, request.model)
+        command = await asyncio.to_thread(commands.embed, self._link.new_id(), model, request)
+        with self._admitted(model, Task.EMBED), self._link.asked(command) as answers:
+            vector = _expect(Vector, await answers.get())
+        return Embedding(vector=vector.values, tokens=len(command.tokens))
+
+    async def tokenize(
+        self, text: str, *, model: str | None, add_special_tokens: bool = True
+    ) -> list[TokenSpan]:
+        tokenizer = self._models.named(model).tokenizer
+        return await asyncio.to_thread(
+            tokenizer.encode_with_offsets, text, add_special_tokens=add_special_tokens
+        )
+
+    async def render_chat(
+        self, messages: Sequence[Mapping[str, Any]], *, model: str | None, **options: bool
+    ) -> str:
+        """The prompt that the model's own chat template makes of a conversation."""
+        tokenizer = self._models.select(Task.GENERATE, model).tokenizer
+        return await asyncio.to_thread(tokenizer.render_chat, messages, **options)
+
+    async def check_ready(self) -> None:
+        """Return when every model's forward pass has worked lately, running those that were idle.
+
+        Raises EngineFailed or NotReady, saying why not.
+        """
+        async with self._probing:
+            for model in self._models:
+                if _now() - self._link.last_step_at.get(model.name, float("-inf")) > FRESH_S:
+                    await self._probe(model)
+
+    @property
+    def _models(self) -> Catalogue:
+        if self._link.gone is not None:
+            raise EngineFailed(self._link.gone)
+        if self._catalogue is None:
+            raise NotReady("the models are still loading")
+        return self._catalogue
+
+    async def _probe(self, model: Served) -> None:
+        """One real forward pass, of one token."""
+        id_ = self._link.new_id()
+        if Task.GENERATE in model.card.tasks:
+            command: Generate | Embed = Generate(id_, model.name, [0], 1, Sampling(temperature=0.0), [])
+        else:
+            command = Embed(id_, model.name, (0,), EmbedWork())
+        try:
+            with self._link.asked(command) as answers:
+                answer = await asyncio.wait_for(answers.get(), PROBE_TIMEOUT_S)
+        except TimeoutError:
+            raise NotReady(f"{model.name} did not answer within {PROBE_TIMEOUT_S:g} s") from None
+        if isinstance(answer, Lost):
+            raise EngineFailed(answer.reason)
+
+    @contextmanager
+    def _admitted(self, model: Served, task: Task) -> Iterator[None]:
+        """A place in the queue for as long as the work takes, and a line in the statistics."""
+        stats, started = self.stats.models[model.name], _now()
+        outcome = "refused"
+        try:
+            self._admission.enter(started)
+            try:
+                outcome = "aborted"  # unless it ends in one of the other ways
+                yield
+                outcome = "ok"
+            finally:
+                self._admission.leave(_now())
+        except Overloaded:
+            raise
+        except ServerError:
+            outcome = "failed"
+            raise
+        finally:
+            stats.requests[task.value, outcome] += 1
+            stats.request_latency.observe(_now() - started)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def _expect(kind: type[A], answer: Answer) -> A:
+    if isinstance(answer, Lost):
+        raise EngineFailed(answer.reason)
+    assert isinstance(answer, kind), f"asked for {kind.__name__}, got {answer}"
+    return answer
+
+
+def _observe(stats: ModelStats, asked_at: float, last: float | None) -> float:
+    """Count a token, and how long it took since the last one, or since it was asked for."""
+    now = _now()
+    stats.generated_tokens += 1
+    if last is None:
+        stats.time_to_first_token.observe(now - asked_at)
+    else:
+        stats.inter_token_latency.observe(now - last)
+    return now
+
+
+def _candidates(tokenizer: Tokenizer, command: FillMask, scores: MaskScores) -> list[list[MaskCandidate]]:
+    """As transformers' pipeline shows them: special tokens are left out where there is but one mask."""
+    single = len(command.work.positions) == 1
+    filled = list(command.tokens)
+    lists = list[list[MaskCandidate]]()
+    for position, candidates in zip(command.work.positions, scores.masks, strict=True):
+        lists.append([])
+        for token, score in candidates:
+            filled[position] = token
+            sequence = tokenizer.decode(filled, skip_special_tokens=single)
+            one = MaskCandidate(
+                score=score, token=token, token_str=tokenizer.decode([token]), sequence=sequence
+            )
+            lists[-1].append(one)
+        filled[position] = command.tokens[position]
+    return lists

@@ -1,0 +1,121 @@
+"""The HTTP process's end of the socketpair: commands go out, each answer goes to whoever asked."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from server.engine import messages
+from server.engine.messages import Abort, Embed, Failed, FillMask, Generate, LoadFailed, Ready, Stepped, frame
+from server.engine.stats import ModelStats, Stats
+from server.errors import EngineFailed, NotReady
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """The request will not be answered."""
+
+    reason: str
+
+
+Answer = messages.Answer | Lost
+
+
+class Link:
+    """Start it with `connect`; `ready` then waits for the models. Closing the socket ends the engine."""
+
+    def __init__(self, stats: Stats) -> None:
+        self.stats = stats
+        self.models: Ready | None = None
+        self.last_step_at: dict[str, float] = {}  # by model, in the event loop's time
+        self.gone: str | None = None  # why the engine will not answer any more
+        self._answers: dict[int, asyncio.Queue[Answer]] = {}
+        self._ids = itertools.count(1)
+        self._loaded = asyncio.Event()
+        self._reading: asyncio.Task[None] | None = None
+
+    async def connect(self, end: socket.socket) -> None:
+        reader, self._writer = await asyncio.open_connection(sock=end)
+        self._reading = asyncio.create_task(self._read(reader))
+
+    async def ready(self) -> Ready:
+        """Wait until the models are loaded. Raises NotReady if they never will be."""
+        await self._loaded.wait()
+        if self.models is None:
+            raise NotReady(self.gone or "the engine has stopped")
+        return self.models
+
+    async def close(self) -> None:
+        """End the engine: it stops when its socket closes."""
+        self.gone = self.gone or "the server is shutting down"
+        self._writer.close()
+        if self._reading is not None:
+            self._reading.cancel()
+            await asyncio.gather(self._reading, return_exceptions=True)
+
+    def new_id(self) -> int:
+        return next(self._ids)
+
+    @contextmanager
+    def asked(self, command: Generate | FillMask | Embed) -> Iterator[asyncio.Queue[Answer]]:
+        """Send a command; its answers come through the queue. Leaving before the last one aborts it."""
+        if self.gone is not None:
+            raise EngineFailed(self.gone)
+        answers = self._answers[command.id] = asyncio.Queue[Answer]()
+        self._writer.write(frame(command))
+        try:
+            yield answers
+        finally:
+            if self._answers.pop(command.id, None) is not None and self.gone is None:
+                self._writer.write(frame(Abort(command.id)))
+
+    async def _read(self, reader: asyncio.StreamReader) -> None:
+        try:
+            while True:
+                (length,) = messages.LENGTH.unpack(await reader.readexactly(messages.LENGTH.size))
+                self._receive(messages.decode_event(await reader.readexactly(length)))
+        except (asyncio.IncompleteReadError, ConnectionError):
+            self._lose_all("the engine process has stopped")
+
+    def _receive(self, event: messages.Event) -> None:
+        match event:
+            case Ready():
+                self.models = event
+                self._loaded.set()
+            case LoadFailed():
+                self._lose_all(event.reason)
+            case Failed():
+                for id_ in event.ids:
+                    self._answer(id_, Lost(event.reason))
+            case Stepped():
+                self._count(event)
+                for answer in event.answers:
+                    self._answer(answer.id, answer)
+
+    def _answer(self, id_: int, answer: Answer) -> None:
+        answers = self._answers.get(id_)
+        if answers is None:  # it was aborted while the step ran
+            return
+        answers.put_nowait(answer)
+        if not isinstance(answer, messages.Sampled) or answer.finish is not None:
+            del self._answers[id_]
+
+    def _count(self, event: Stepped) -> None:
+        self.last_step_at[event.load.model] = asyncio.get_running_loop().time()
+        self.stats.steps += 1
+        self.stats.step_seconds.observe(event.seconds)
+        load = event.load
+        model = self.stats.models.setdefault(load.model, ModelStats())
+        model.running, model.waiting = load.running, load.waiting
+        model.preemptions = load.preemptions
+        model.blocks_used, model.blocks_total = load.blocks_used, load.blocks_total
+
+    def _lose_all(self, reason: str) -> None:
+        self.gone = self.gone or reason
+        for id_ in list(self._answers):
+            self._answer(id_, Lost(self.gone))
+        self._loaded.set()

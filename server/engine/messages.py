@@ -1,0 +1,126 @@
+"""What crosses between the HTTP process and the engine process: msgpack over a socketpair.
+
+Each message is a frame: its length in four bytes, then its content. Decoding validates every field,
+so that neither side can confuse the other.
+"""
+
+from __future__ import annotations
+
+import struct
+
+import msgspec
+
+from server.request import EmbedWork, FinishReason, MaskWork, ModelCard, Sampling
+
+LENGTH = struct.Struct(">I")
+
+
+class _Message(msgspec.Struct, frozen=True, tag=True, array_like=True, forbid_unknown_fields=True):
+    """Tagged by class name, sent as an array."""
+
+
+class Generate(_Message, frozen=True):
+    """Continue `tokens` with `model`; every token comes back as it is sampled."""
+
+    id: int
+    model: str
+    tokens: list[int]
+    max_new_tokens: int
+    sampling: Sampling
+    stop_tokens: list[int]
+
+
+class FillMask(_Message, frozen=True):
+    id: int
+    model: str
+    tokens: tuple[int, ...]
+    work: MaskWork
+
+
+class Embed(_Message, frozen=True):
+    id: int
+    model: str
+    tokens: tuple[int, ...]
+    work: EmbedWork
+
+
+class Abort(_Message, frozen=True):
+    """Forget a request; whatever of it is still under way is not answered."""
+
+    id: int
+
+
+Command = Generate | FillMask | Embed | Abort
+
+
+class Ready(_Message, frozen=True):
+    """The models are loaded. The first message of an engine that comes up."""
+
+    cards: list[ModelCard]
+    capacities: dict[str, int]  # by decoder: the tokens its KV cache holds
+
+
+class LoadFailed(_Message, frozen=True):
+    """The models could not be loaded. The only message of an engine that does not come up."""
+
+    reason: str
+
+
+class Sampled(_Message, frozen=True):
+    id: int
+    token: int
+    logprob: float
+    finish: FinishReason | None
+
+
+class Vector(_Message, frozen=True):
+    id: int
+    values: tuple[float, ...]
+
+
+class MaskScores(_Message, frozen=True):
+    """For each mask its (token, score) candidates, best first."""
+
+    id: int
+    masks: tuple[tuple[tuple[int, float], ...], ...]
+
+
+Answer = Sampled | Vector | MaskScores
+
+
+class Load(msgspec.Struct, frozen=True, array_like=True):
+    """How busy a model is, right after a step."""
+
+    model: str
+    running: int
+    waiting: int
+    preemptions: int
+    blocks_used: int
+    blocks_total: int
+
+
+class Stepped(_Message, frozen=True):
+    """What one step produced, for every request in it."""
+
+    seconds: float
+    load: Load
+    answers: list[Answer]
+
+
+class Failed(_Message, frozen=True):
+    """These requests could not be run and are forgotten; the engine goes on."""
+
+    ids: list[int]
+    reason: str
+
+
+Event = Ready | LoadFailed | Stepped | Failed
+
+encode = msgspec.msgpack.Encoder().encode
+decode_command = msgspec.msgpack.Decoder(Command).decode
+decode_event = msgspec.msgpack.Decoder(Event).decode
+
+
+def frame(message: Command | Event) -> bytes:
+    content = encode(message)
+    return LENGTH.pack(len(content)) + content
