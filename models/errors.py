@@ -26,12 +26,12 @@ class UnsupportedModel(ModelError):
 
 
 class PickleRefused(UnsupportedModel):
-    """`files` are the pickled weights that were found where safetensors were looked for."""
+    """`files` are the pickled weights that were found where safetensors were looked for, in `place`."""
 
-    def __init__(self, folder: Path, files: Iterable[str]) -> None:
+    def __init__(self, place: Path | str, files: Iterable[str]) -> None:
         self.files = tuple(sorted(files))
         super().__init__(
-            f"{folder} has its weights only as pickle ({_some(self.files)}), which runs code when read "
+            f"{place} has its weights only as pickle ({_some(self.files)}), which runs code when read "
             "and is refused; safetensors or GGUF is needed"
         )
 
