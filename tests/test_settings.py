@@ -1,0 +1,76 @@
+"""Settings: one place, four sources, and a clear word for what cannot be used."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from server.settings import BadSetting, Settings, add_flags, read
+
+
+def parsed(*arguments: str) -> dict[str, object]:
+    parser = argparse.ArgumentParser()
+    add_flags(parser)
+    return vars(parser.parse_args(arguments))
+
+
+def test_a_flag_wins_over_the_environment_and_that_over_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "triptych.toml"
+    file.write_text('port = 1\nhost = "file"\nmax_sequences = 3\n')
+    environment = {"TRIPTYCH_PORT": "2", "TRIPTYCH_HOST": "environment", "TRIPTYCH_CONFIG": str(file)}
+    settings = read(parsed("--port", "4"), environment)
+    assert (settings.port, settings.host, settings.max_sequences) == (4, "environment", 3)
+
+
+def test_models_are_repeated_flags_words_of_a_variable_or_a_list(tmp_path: Path) -> None:
+    file = tmp_path / "triptych.toml"
+    file.write_text('model = ["a", "b=c"]\n')
+    assert read(parsed("--model", "a", "--model", "b=c"), {}).model == ("a", "b=c")
+    assert read({}, {"TRIPTYCH_MODEL": "a b=c"}).model == ("a", "b=c")
+    assert read({"config": str(file)}, {}).model == ("a", "b=c")
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("512MiB", 512 << 20), ("4GB", 4_000_000_000), ("1.5 GiB", 3 << 29), ("4096", 4096)]
+)
+def test_sizes_have_units(text: str, size: int) -> None:
+    assert read({"kv_memory": text}, {}).kv_memory == size
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("port", "70000"),
+        ("port", "-1"),
+        ("device", "tpu"),
+        ("dtype", "int4"),
+        ("kv_memory", "many"),
+        ("max_sequences", "0"),
+        ("offline", "perhaps"),
+    ],
+)
+def test_a_value_that_cannot_be_used_is_named_with_its_origin(name: str, value: str) -> None:
+    with pytest.raises(BadSetting, match=f"^TRIPTYCH_{name.upper()} must be .*'{value}'"):
+        read({}, {f"TRIPTYCH_{name.upper()}": value})
+
+
+def test_a_misspelt_line_in_the_file_is_an_error(tmp_path: Path) -> None:
+    file = tmp_path / "triptych.toml"
+    file.write_text("prot = 1\n")
+    with pytest.raises(BadSetting, match="unknown settings: prot"):
+        read({"config": str(file)}, {})
+
+
+def test_every_setting_has_a_flag() -> None:
+    parser = argparse.ArgumentParser()
+    add_flags(parser)
+    text = parser.format_help()
+    assert all("--" + one.name.replace("_", "-") in text for one in fields(Settings))
+
+
+def test_the_file_may_be_missing_but_not_silently(tmp_path: Path) -> None:
+    with pytest.raises(BadSetting, match="cannot be read"):
+        read({"config": str(tmp_path / "none.toml")}, {})
