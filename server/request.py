@@ -149,7 +149,7 @@ class ModelCard:
     source: str
     architecture: str
     tasks: frozenset[Task]
-    max_tokens: int  # context length: of prompt and answer together for a decoder
+    max_tokens: int  # of a text; for a decoder of prompt and answer together, by its context and KV cache
     parameters: int
     dtype: str
     device: str

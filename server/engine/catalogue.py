@@ -12,15 +12,18 @@ from server.text.tokenizer import Tokenizer
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Served:
-    """A loaded model. `max_tokens`: of prompt and answer together, by its context and its KV cache."""
+    """A loaded model, and what turns text into its tokens."""
 
     card: ModelCard
     tokenizer: Tokenizer
-    max_tokens: int
 
     @property
     def name(self) -> str:
         return self.card.name
+
+    @property
+    def max_tokens(self) -> int:
+        return self.card.max_tokens
 
 
 class Catalogue:

@@ -53,14 +53,7 @@ class Engine:
         """Wait for the models. Raises NotReady if they cannot be loaded."""
         ready = await self._link.ready()
         self._catalogue = Catalogue(
-            [
-                Served(
-                    card=card,
-                    tokenizer=self._tokenizers[card.name],
-                    max_tokens=min(card.max_tokens, ready.capacities.get(card.name, card.max_tokens)),
-                )
-                for card in ready.cards
-            ]
+            [Served(card=card, tokenizer=self._tokenizers[card.name]) for card in ready.cards]
         )
         for card in ready.cards:
             self.stats.models.setdefault(card.name, ModelStats())
@@ -93,13 +86,14 @@ class Engine:
         with self._admitted(model, Task.GENERATE), self._link.asked(command) as answers:
             stats, asked_at, last = self.stats.models[model.name], _now(), None
             stats.prompt_tokens += len(command.tokens)
-            while True:
+            chunk = Chunk(tokens=())
+            while chunk.finish is None:
+                if chunk.tokens:
+                    yield chunk
                 sampled = _expect(Sampled, await answers.get())
                 last = _observe(stats, asked_at, last)
                 chunk = transcript.push(sampled)
-                yield chunk
-                if chunk.finish is not None:
-                    return
+        yield chunk  # the place in the queue is free by now
 
     async def fill_mask(self, request: FillMaskRequest) -> list[list[MaskCandidate]]:
         """Candidates for every mask of the text, best first: one list a mask."""

@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 
 from server.engine import messages
-from server.engine.messages import Abort, Command, Embed, Failed, FillMask, Generate, Stepped, frame
+from server.engine.messages import Abort, Command, Embed, Failed, FillMask, Generate, Setup, Stepped, frame
 from server.scheduling.generation import GenerationLane
 from server.scheduling.plan import DecodeStep, Results, Runner, Step
 from server.scheduling.scheduler import Scheduler
@@ -71,6 +71,8 @@ class Loop:
                 self._scheduler.encode(command.model, passage)
             case Abort():
                 self._scheduler.abort(command.id)
+            case Setup():
+                raise AssertionError("the models are loaded already")
 
     def _generate(self, command: Generate) -> None:
         sequence = Sequence(

@@ -19,6 +19,26 @@ class _Message(msgspec.Struct, frozen=True, tag=True, array_like=True, forbid_un
     """Tagged by class name, sent as an array."""
 
 
+class ModelSetup(msgspec.Struct, frozen=True, array_like=True):
+    """One model to load: `path` is a folder or .gguf file, `adapter` a masked-LM adapter's folder."""
+
+    name: str
+    source: str
+    path: str
+    adapter: str | None = None
+
+
+class Setup(_Message, frozen=True):
+    """The first command, and sent once: what to load, and how. None and "auto" leave it to the device."""
+
+    models: list[ModelSetup]
+    device: str
+    dtype: str
+    kv_memory: int | None
+    max_batch_tokens: int | None
+    max_sequences: int
+
+
 class Generate(_Message, frozen=True):
     """Continue `tokens` with `model`; every token comes back as it is sampled."""
 
@@ -50,14 +70,13 @@ class Abort(_Message, frozen=True):
     id: int
 
 
-Command = Generate | FillMask | Embed | Abort
+Command = Setup | Generate | FillMask | Embed | Abort
 
 
 class Ready(_Message, frozen=True):
     """The models are loaded. The first message of an engine that comes up."""
 
     cards: list[ModelCard]
-    capacities: dict[str, int]  # by decoder: the tokens its KV cache holds
 
 
 class LoadFailed(_Message, frozen=True):

@@ -1,4 +1,4 @@
-"""Turns the token ids of one stream into text that can be sent: whole characters, no piece of a stop string."""
+"""Turns the tokens of one stream into text: whole characters only, and no piece of a stop string."""
 
 from __future__ import annotations
 

@@ -1,0 +1,60 @@
+"""Which device and precision "auto" means here, and how much memory there is."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+class DeviceError(Exception):
+    """The device cannot do what was asked. The message says what, and which setting to change."""
+
+
+class DeviceUnavailable(DeviceError):
+    """It is not there."""
+
+
+class NotEnoughMemory(DeviceError):
+    """It has too little memory."""
+
+
+def choose_device(name: str) -> torch.device:
+    """`auto`, `cpu` or `cuda`. Raises DeviceUnavailable."""
+    if name == "cuda" and not torch.cuda.is_available():
+        raise DeviceUnavailable("--device cuda: PyTorch finds no usable CUDA device")
+    return torch.device("cuda" if name == "cuda" or (name == "auto" and torch.cuda.is_available()) else "cpu")
+
+
+def choose_dtype(name: str, device: torch.device) -> torch.dtype:
+    """bfloat16 where the device multiplies in it, else float32, unless named."""
+    if name != "auto":
+        return DTYPES[name]
+    return torch.bfloat16 if device.type == "cuda" or _cpu_multiplies_bfloat16() else torch.float32
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that could be allocated now; on a CPU within the limit of a container."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    available = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    for line in _lines(Path("/proc/meminfo")):
+        if line.startswith("MemAvailable:"):
+            available = int(line.split()[1]) * 1024
+    limit, used = (_lines(Path("/sys/fs/cgroup", name)) for name in ("memory.max", "memory.current"))
+    if limit and used and limit[0].isdigit():
+        available = min(available, int(limit[0]) - int(used[0]))
+    return available
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text().splitlines() if path.is_file() else []
+
+
+def _cpu_multiplies_bfloat16() -> bool:
+    """AVX512-BF16 or AMX: without them bfloat16 is emulated, slower than float32."""
+    checks = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
+    return any(check() for check in checks if check is not None)
