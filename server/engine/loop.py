@@ -49,7 +49,7 @@ class Loop:
             self._received += data
             for command in self._complete():
                 self._take(command)
-                wait = False
+                wait = False  # there may be something to do now
         return True
 
     def _complete(self) -> Iterator[Command]:
@@ -82,7 +82,10 @@ class Loop:
             sampling=command.sampling,
             stop_tokens=frozenset(command.stop_tokens),
         )
-        self._scheduler.generate(command.model, sequence)
+        try:
+            self._scheduler.generate(command.model, sequence)
+        except ValueError as error:
+            self._link.sendall(frame(Failed([command.id], str(error))))
 
     def _run(self, step: Step) -> Stepped | Failed:
         started = time.perf_counter()
