@@ -1,0 +1,286 @@
+"""The commands that talk to a running server: `generate`, `chat`, `fill-mask`, `bench`.
+
+They need the client, a distribution of its own, and import it only when one of them runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from triptych_client import Client, MaskCandidate, Message, Options
+
+    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
+    Talk = Callable[[Client, argparse.Namespace], None]
+
+DEFAULT_URL = "http://127.0.0.1:8000"
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but tab and newline: a terminal might obey them
+CHAT_HELP = "/exit leaves, /clear forgets what was said, Ctrl-C stops an answer"
+
+
+def add_commands(subparsers: Subparsers) -> None:
+    """Adds the four commands. Each sets `run`, which takes the parsed arguments and returns the exit status.
+
+    0; 1 where the server failed, refused or is not there; 2 for a mistaken call or a missing client; 130
+    after Ctrl-C; 141 where nobody reads the output any more.
+    """
+    _add_generate(subparsers)
+    _add_chat(subparsers)
+    _add_fill_mask(subparsers)
+    _add_bench(subparsers)
+
+
+# What may be typed.
+
+
+def _add_generate(subparsers: Subparsers) -> None:
+    parser = _add_command(subparsers, "generate", "continue a text", _generate)
+    parser.add_argument("prompt", help="the text to continue; - reads it from standard input")
+    _add_options(parser, max_new_tokens=128)
+    parser.add_argument(
+        "--json", action="store_true", help="everything that is known about it, as one object"
+    )
+
+
+def _add_chat(subparsers: Subparsers) -> None:
+    parser = _add_command(subparsers, "chat", "ask a question, or talk", _chat)
+    parser.add_argument("question", nargs="?", help="absent: a conversation; - reads it from standard input")
+    parser.add_argument("--system", help="the message that sets the model's role")
+    _add_options(parser, max_new_tokens=512)
+    parser.add_argument("--json", action="store_true", help="one question: the answer as one object")
+
+
+def _add_fill_mask(subparsers: Subparsers) -> None:
+    parser = _add_command(subparsers, "fill-mask", "say what a masked word may be", _fill_mask)
+    parser.add_argument("text", help='such as "Paris is the [MASK] of France."; - reads standard input')
+    parser.add_argument("--top-k", type=int, default=5, help="candidates for each mask (5)")
+    parser.add_argument(
+        "--target", action="append", help="consider only this word; may be given several times"
+    )
+    parser.add_argument("--model", help="which of the loaded models")
+    parser.add_argument("--json", action="store_true", help="a list of candidates for each mask")
+
+
+def _add_bench(subparsers: Subparsers) -> None:
+    # The flags are the load generator's own. With a prefix that nobody types, argparse leaves all to it.
+    parser = subparsers.add_parser(
+        "bench", help="measure a server under load; --help lists its flags", add_help=False, prefix_chars="\0"
+    )
+    parser.add_argument("arguments", nargs="*")
+    parser.set_defaults(run=_bench)
+
+
+def _add_command(subparsers: Subparsers, name: str, summary: str, talk: Talk) -> argparse.ArgumentParser:
+    parser = subparsers.add_parser(name, help=summary, description=f"{summary}, by a running server")
+    parser.add_argument("--url", default=DEFAULT_URL, help="where the server is (%(default)s)")
+    parser.add_argument("--timeout", type=float, default=120.0, help="longest silence, in seconds (120)")
+    parser.set_defaults(run=lambda args: _run(name, talk, args))
+    return parser
+
+
+def _add_options(parser: argparse.ArgumentParser, *, max_new_tokens: int) -> None:
+    parser.add_argument(
+        "--max-new-tokens", type=int, default=max_new_tokens, help="tokens at most (%(default)s)"
+    )
+    parser.add_argument("--temperature", type=float, help="0 is greedy, 1 the model's own distribution")
+    parser.add_argument("--top-k", type=int, help="choose among this many most probable tokens")
+    parser.add_argument("--top-p", type=float, help="choose among those that hold this much probability")
+    parser.add_argument("--min-p", type=float, help="drop those below this fraction of the most probable")
+    parser.add_argument("--repetition-penalty", type=float, help="above 1: say less of what was said")
+    parser.add_argument("--seed", type=int, help="equal seeds give equal text")
+    parser.add_argument("--stop", action="append", help="end before this string; may be given several times")
+    parser.add_argument("--ignore-eos", action="store_true", help="go on when the model would end")
+    parser.add_argument("--model", help="which of the loaded models")
+
+
+# What is done.
+
+
+def _run(name: str, talk: Talk, args: argparse.Namespace) -> int:
+    try:
+        from triptych_client import Client, TriptychError
+    except ModuleNotFoundError as missing:
+        return _client_missing(name, missing)
+    try:
+        with Client(args.url, timeout=args.timeout) as client:
+            talk(client, args)
+    except ValueError as error:
+        return _complain(name, error, status=2)
+    except TriptychError as error:
+        return _complain(name, error, status=1)
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        return _stop_printing()
+    return 0
+
+
+def _bench(args: argparse.Namespace) -> int:
+    try:
+        from triptych_client.bench.command import main
+    except ModuleNotFoundError as missing:
+        return _client_missing("bench", missing)
+    return main(args.arguments, program="triptych bench")
+
+
+def _generate(client: Client, args: argparse.Namespace) -> None:
+    prompt = _text(args.prompt)
+    if args.json:
+        print(json.dumps(asdict(client.generate(prompt, **_options(args))), indent=2))
+        return
+    with client.stream(prompt, **_options(args)) as stream:
+        for piece in stream:
+            _show(piece.text)
+    print()
+
+
+def _fill_mask(client: Client, args: argparse.Namespace) -> None:
+    masks = client.fill_mask(_text(args.text), top_k=args.top_k, targets=args.target, model=args.model)
+    if args.json:
+        print(json.dumps([[asdict(candidate) for candidate in mask] for mask in masks], indent=2))
+        return
+    for number, candidates in enumerate(masks, start=1):
+        if len(masks) > 1:
+            print(f"mask {number}")
+        _print_candidates(candidates)
+
+
+def _print_candidates(candidates: list[MaskCandidate]) -> None:
+    width = max((len(candidate.token_str) for candidate in candidates), default=0)
+    for candidate in candidates:
+        print(_printable(f"{candidate.score:8.4f}  {candidate.token_str:<{width}}  {candidate.sequence}"))
+
+
+def _chat(client: Client, args: argparse.Namespace) -> None:
+    conversation = _Conversation(client, _options(args), system=args.system)
+    if args.question is None:
+        _converse(conversation)
+    elif args.json:
+        messages = conversation.with_question(_text(args.question))
+        print(json.dumps(asdict(client.chat(messages, **_options(args))), indent=2))
+    else:
+        conversation.ask(_text(args.question))
+        print()
+
+
+class _Conversation:
+    """What was said so far; the server remembers nothing."""
+
+    def __init__(self, client: Client, options: Options, *, system: str | None) -> None:
+        self._client, self._options = client, options
+        self._opening: list[Message] = [] if system is None else [{"role": "system", "content": system}]
+        self._said = self._opening
+
+    def clear(self) -> None:
+        self._said = self._opening
+
+    def with_question(self, question: str) -> list[Message]:
+        return [*self._said, {"role": "user", "content": question}]
+
+    def ask(self, question: str) -> None:
+        """Prints the answer as it comes. One that breaks off is remembered as far as it got."""
+        messages = self.with_question(question)
+        heard = ""
+        try:
+            with self._client.stream_chat(messages, **self._options) as stream:
+                for piece in stream:
+                    _show(piece.text)
+                    heard += piece.text
+        finally:
+            if heard:
+                self._said = [*messages, {"role": "assistant", "content": heard}]
+
+
+def _converse(conversation: _Conversation) -> None:
+    from triptych_client import TriptychError
+
+    for line in _lines():
+        if line == "/exit":
+            return
+        if line == "/clear":
+            conversation.clear()
+        elif re.fullmatch(r"/\w*", line):
+            print(f"{line} is no command: {CHAT_HELP}")
+        elif line:
+            try:
+                conversation.ask(line)
+            except KeyboardInterrupt:
+                _show(" [stopped]")
+            except TriptychError as error:  # the conversation goes on: the server may come back
+                _complain("chat", error, status=1)
+            print()
+
+
+def _lines() -> Iterator[str]:
+    """What is typed, line by line, to the end of the input. Ctrl-C drops a line and says how to leave."""
+    with suppress(ImportError):  # not on every system
+        import readline  # noqa: F401  gives `input` its arrow keys and its history
+    prompt = "> " if sys.stdin.isatty() else ""
+    if prompt:
+        print(CHAT_HELP)
+    while True:
+        try:
+            yield input(prompt).strip()
+        except EOFError:
+            return
+        except KeyboardInterrupt:
+            print(f"\n{CHAT_HELP}")
+
+
+# What is read, and what is shown.
+
+
+def _options(args: argparse.Namespace) -> Options:
+    return {
+        "max_new_tokens": args.max_new_tokens,
+        "temperature": args.temperature,
+        "top_k": args.top_k,
+        "top_p": args.top_p,
+        "min_p": args.min_p,
+        "repetition_penalty": args.repetition_penalty,
+        "seed": args.seed,
+        "stop": args.stop,
+        "ignore_eos": args.ignore_eos or None,
+        "model": args.model,
+    }
+
+
+def _text(argument: str) -> str:
+    """The argument itself, or for `-` what standard input holds, less the newline that ends it."""
+    return sys.stdin.read().removesuffix("\n") if argument == "-" else argument
+
+
+def _show(text: str) -> None:
+    sys.stdout.write(_printable(text))
+    sys.stdout.flush()
+
+
+def _printable(text: str) -> str:
+    return CONTROL.sub("", text) if sys.stdout.isatty() else text
+
+
+def _complain(name: str, error: Exception, *, status: int) -> int:
+    print(f"triptych {name}: {error}", file=sys.stderr)
+    return status
+
+
+def _client_missing(name: str, missing: ModuleNotFoundError) -> int:
+    if missing.name not in ("triptych_client", "httpx"):
+        raise missing
+    print(f"triptych {name} needs the client; type: pip install -e clients/python", file=sys.stderr)
+    return 2
+
+
+def _stop_printing() -> int:
+    """Whoever read our output, `head` for one, has seen enough. Python would complain again at its exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 128 + signal.SIGPIPE
