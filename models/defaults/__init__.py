@@ -1,0 +1,1 @@
+"""What `triptych serve` loads when told nothing, and how it was made."""
