@@ -1,0 +1,1 @@
+"""Strings and tokens: tokenizers, chat templates, text that grows without being taken back, stop strings."""

@@ -1,0 +1,15 @@
+"""What can go wrong with a tokenizer's files, before anything is served."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from server.errors import ServerError
+
+
+class TokenizerUnusable(ServerError):
+    """The files are missing, broken, or of a kind that is not implemented; the message says which."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"the tokenizer of {path} cannot be used: {reason}")
+        self.path = path
