@@ -1,0 +1,37 @@
+"""Joins the routes, the limits and the error tables into one application."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI
+
+from server.api import embed, errors, fill_mask, generate, health, metrics, tokenize
+from server.api.edge import Edge, Engine
+from server.api.limits import BodyLimit, Limits
+from server.api.openai import chat, completions, embeddings, models
+
+HEARTBEAT_S = 15.0  # shorter than the read timeout of any proxy in common use
+
+ROUTERS = (generate, fill_mask, embed, tokenize, chat, completions, embeddings, models, health, metrics)
+
+
+def create_app(
+    engine: Engine,
+    *,
+    limits: Limits | None = None,
+    heartbeat_s: float = HEARTBEAT_S,
+    version: str = "0.1.0",
+) -> FastAPI:
+    """The HTTP face of a running `engine`. Whoever built the engine starts and stops it."""
+    limits = limits or Limits()
+    app = FastAPI(
+        title="Triptych",
+        version=version,
+        description="Text inference for decoders and encoders in one process.",
+        redirect_slashes=False,  # a redirected POST loses its body with some clients; 404 says what is wrong
+    )
+    app.state.edge = Edge(engine=engine, limits=limits, heartbeat_s=heartbeat_s, version=version)
+    for module in ROUTERS:
+        app.include_router(module.router)
+    errors.install(app)
+    app.add_middleware(BodyLimit, max_body_bytes=limits.max_body_bytes)
+    return app

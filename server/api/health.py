@@ -1,0 +1,90 @@
+"""`GET /health`, `/ready` and `/info`: whether the process lives, whether it works, and what it serves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from fastapi import APIRouter
+from starlette.responses import Response
+
+from server.api.edge import Edge, EdgeOf, example, json_response
+from server.errors import EngineFailed, NotReady
+from server.request import ModelCard, Task
+
+UNAVAILABLE = 503
+PIPELINE_TAGS = {
+    Task.GENERATE: "text-generation",
+    Task.FILL_MASK: "fill-mask",
+    Task.EMBED: "feature-extraction",
+}
+
+router = APIRouter(tags=["health"])
+
+
+@router.get("/health", summary="Is the process alive?", responses=example({"status": "ok"}))
+async def health(edge: EdgeOf) -> Response:
+    """200 while the engine's process lives, else 503. For whether it can serve, ask `/ready`."""
+    return json_response({"status": "ok"}) if edge.engine.alive else _unhealthy("unhealthy")
+
+
+@router.get("/ready", summary="Can it serve?", responses=example({"status": "ready"}))
+async def ready(edge: EdgeOf) -> Response:
+    """200 when a forward pass of every model has succeeded, recently; else 503, saying why not."""
+    try:
+        await edge.engine.check_ready()
+    except (NotReady, EngineFailed) as error:
+        return _unhealthy(str(error))
+    return json_response({"status": "ready"})
+
+
+def _unhealthy(why: str) -> Response:
+    body = msgspec.json.encode({"error": why, "error_type": "healthcheck"})
+    return Response(body, UNAVAILABLE, media_type="application/json")
+
+
+@router.get("/info", summary="What is served, and within which limits")
+async def info(edge: EdgeOf) -> Response:
+    """TGI's `/info` for the first model that generates (or the first at all), and a card for every model."""
+    card = next((c for c in edge.cards if Task.GENERATE in c.tasks), edge.cards[0])
+    return json_response(_server(edge) | _model(card) | {"models": [_card(c) for c in edge.cards]})
+
+
+def _server(edge: Edge) -> dict[str, Any]:
+    return {
+        "router": "triptych",
+        "version": edge.version,
+        "sha": None,
+        "docker_label": None,
+        "max_best_of": 1,
+        "max_stop_sequences": edge.limits.max_stop_sequences,
+        "max_client_batch_size": edge.limits.max_inputs,
+    }
+
+
+def _model(card: ModelCard) -> dict[str, Any]:
+    return {
+        "model_id": card.source,
+        "model_sha": None,
+        "model_dtype": card.dtype,
+        "model_device_type": card.device,
+        "model_pipeline_tag": next(tag for task, tag in PIPELINE_TAGS.items() if task in card.tasks),
+        "max_input_tokens": card.max_tokens - 1,
+        "max_total_tokens": card.max_tokens,
+    }
+
+
+def _card(card: ModelCard) -> dict[str, Any]:
+    return {
+        "name": card.name,
+        "source": card.source,
+        "architecture": card.architecture,
+        "tasks": sorted(task.value for task in card.tasks),
+        "max_tokens": card.max_tokens,
+        "parameters": card.parameters,
+        "dtype": card.dtype,
+        "device": card.device,
+        "fingerprint": card.fingerprint,
+        "embedding_size": card.embedding_size,
+        "pooling": card.pooling,
+    }

@@ -1,0 +1,56 @@
+"""`POST /v1/embeddings`."""
+
+from __future__ import annotations
+
+import base64
+import struct
+from typing import Any
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from server.api.connection import every, unless_gone
+from server.api.edge import EdgeOf, example, json_response
+from server.api.fields import texts_or_tokens
+from server.api.openai.schemas import EmbeddingsBody
+from server.request import Embedding, Task
+
+ANSWER = {
+    "object": "list",
+    "data": [{"object": "embedding", "index": 0, "embedding": [0.0124, -0.0731]}],
+    "model": "all-MiniLM-L6-v2",
+    "usage": {"prompt_tokens": 6, "total_tokens": 6},
+}
+
+router = APIRouter(tags=["openai"])
+
+
+@router.post("/v1/embeddings", summary="Embed texts", responses=example(ANSWER))
+async def embeddings(body: EmbeddingsBody, request: Request, edge: EdgeOf) -> Response:
+    """OpenAI's embeddings. `base64` is little-endian float32; OpenAI's own client asks for it by itself."""
+    card = edge.select(Task.EMBED, body.model)
+    edge.limits.check_inputs(len(texts_or_tokens(body.input)), "input")
+    work = every(edge.engine.embed(each) for each in body.to_requests(card))
+    results = await unless_gone(request.receive, work)
+    tokens = sum(result.tokens for result in results)
+    encode = _base64 if body.encoding_format == "base64" else _floats
+    return json_response(
+        {
+            "object": "list",
+            "data": [
+                {"object": "embedding", "index": index, "embedding": encode(result)}
+                for index, result in enumerate(results)
+            ],
+            "model": card.name,
+            "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
+        }
+    )
+
+
+def _floats(embedding: Embedding) -> Any:
+    return embedding.vector
+
+
+def _base64(embedding: Embedding) -> Any:
+    packed = struct.pack(f"<{len(embedding.vector)}f", *embedding.vector)
+    return base64.b64encode(packed).decode()
