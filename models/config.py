@@ -66,11 +66,18 @@ class Llama3Scaling:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FactorScaling:
+    """Each frequency is divided by its own factor: how GGUF stores the result of any of these rules."""
+
+    factors: tuple[float, ...]  # head_dim / 2 of them
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Rotary:
     """Rotary position embedding (Su et al. 2021) in the half-split layout of LLaMA; `theta` is its base."""
 
     theta: float = 10_000.0
-    scaling: LinearScaling | Llama3Scaling | None = None
+    scaling: LinearScaling | Llama3Scaling | FactorScaling | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

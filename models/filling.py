@@ -7,8 +7,7 @@ never more than one of them in memory.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 
 import torch
@@ -21,14 +20,6 @@ from models.weights.checkpoint import Checkpoint
 _NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """One tensor of the checkpoint, as the family describes it."""
-
-    name: str
-    layout: Layout = Layout.OUT_IN
-
-
 def materialize(module: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
     """Give storage to a module that was built on the meta device. What is in it is undefined until filled."""
     for part in module.modules():
@@ -38,7 +29,46 @@ def materialize(module: nn.Module, device: torch.device, dtype: torch.dtype) -> 
     module.to(device)  # buffers: they were never on the meta device, and keep their dtype
 
 
-def known_names(checkpoint: Checkpoint, family: Family) -> dict[str, str]:
+def provides(checkpoint: Checkpoint, family: Family, name: str) -> bool:
+    """Whether the checkpoint has what our tensor `name` is made of, or a part of it."""
+    known = _known_names(checkpoint, family)
+    return any(source.name in known for source in _sources(name, family))
+
+
+def fill(
+    module: nn.Module, checkpoint: Checkpoint, family: Family, *, head_dim: int, tied: str | None = None
+) -> None:
+    """Copy the checkpoint into the module's parameters, in place and cast to their dtype.
+
+    `tied` is a tensor that the checkpoint may have, but only as a copy of the word embeddings. Raises
+    WeightsMismatch listing every tensor that is missing, left over or of another shape.
+    """
+    known = _known_names(checkpoint, family)
+    used = {tied} if tied in known else set()
+    missing, misshapen = list[str](), list[str]()
+    for name, target in module.named_parameters():
+        sources = _sources(name.removeprefix("encoder."), family)
+        used.update(source.name for source in sources)
+        absent = [source.name for source in sources if source.name not in known]
+        missing += absent
+        if not absent:
+            tensors = (_read(checkpoint, known[source.name], source.layout, head_dim) for source in sources)
+            misshapen += _copy_rows(name, target.detach(), tensors)
+    left_over = [name for spelling, name in known.items() if spelling not in used]
+    if missing or left_over or misshapen:
+        raise WeightsMismatch(checkpoint.path, missing=missing, left_over=left_over, misshapen=misshapen)
+    if tied in known:
+        _check_tied(checkpoint, known[tied], known[_sources("words.weight", family)[0].name])
+
+
+def _check_tied(checkpoint: Checkpoint, head: str, words: str) -> None:
+    """A fine-tune whose head went its own way would load, and talk nonsense."""
+    if not torch.equal(checkpoint.tensor(head), checkpoint.tensor(words)):
+        reason = f"{head} differs from {words}, but the configuration ties them"
+        raise WeightsMismatch(checkpoint.path, misshapen=[reason])
+
+
+def _known_names(checkpoint: Checkpoint, family: Family) -> dict[str, str]:
     """The family's spelling of every tensor that may be ours -> the checkpoint's own spelling."""
     spelled = {_spell(name, family): name for name in checkpoint.names()}
     return {
@@ -48,47 +78,25 @@ def known_names(checkpoint: Checkpoint, family: Family) -> dict[str, str]:
     }
 
 
-def fill(targets: Mapping[str, Tensor], checkpoint: Checkpoint, family: Family, *, head_dim: int) -> None:
-    """Copy the checkpoint into `targets`: our name -> parameter, filled in place and cast to its dtype.
-
-    Raises WeightsMismatch listing every tensor that is missing, left over or of another shape.
-    """
-    known = known_names(checkpoint, family)
-    used: set[str] = set()
-    missing: list[str] = []
-    misshapen: list[str] = []
-    for name, target in targets.items():
-        origins = origins_of(name, family)
-        used.update(origin.name for origin in origins)
-        absent = [origin.name for origin in origins if origin.name not in known]
-        missing += absent
-        if not absent:
-            tensors = (_read(checkpoint, known[origin.name], origin.layout, head_dim) for origin in origins)
-            misshapen += _copy_rows(name, target.detach(), tensors)
-    left_over = [name for spelling, name in known.items() if spelling not in used]
-    if missing or left_over or misshapen:
-        raise WeightsMismatch(checkpoint.path, missing=missing, left_over=left_over, misshapen=misshapen)
-
-
-def origins_of(name: str, family: Family) -> Sequence[Origin]:
+def _sources(name: str, family: Family) -> Sequence[Stored]:
     """Where our tensor `name` comes from: what is stacked in it, in order."""
     numbers = _NUMBER.findall(name)
     pattern = _NUMBER.sub("{}", name)
     if pattern in family.names:
-        return [_origin(source, "", numbers) for source in _listed(family.names[pattern])]
+        return [_source(source, "", numbers) for source in _listed(family.names[pattern])]
     module, _, suffix = pattern.rpartition(".")
     if module not in family.names:
-        raise LookupError(f"the family does not say where {name} comes from")
-    return [_origin(source, f".{suffix}", numbers) for source in _listed(family.names[module])]
+        raise LookupError(f"the family does not say where {name} comes from")  # a bug of the family's table
+    return [_source(source, f".{suffix}", numbers) for source in _listed(family.names[module])]
 
 
 def _listed(source: Source) -> Sequence[str | Stored]:
     return source if isinstance(source, tuple) else (source,)
 
 
-def _origin(source: str | Stored, suffix: str, numbers: Sequence[str]) -> Origin:
+def _source(source: str | Stored, suffix: str, numbers: Sequence[str]) -> Stored:
     stored = source if isinstance(source, Stored) else Stored(source, Layout.OUT_IN)
-    return Origin(stored.name.format(*numbers) + suffix, stored.layout)
+    return Stored(stored.name.format(*numbers) + suffix, stored.layout)
 
 
 def _spell(name: str, family: Family) -> str:

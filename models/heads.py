@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from models.config import EncoderConfig
 from models.encoder import Encoder
 from models.layers.activation import FUNCTIONS
-from models.layers.linear import Linear
+from models.layers.linear import Linear, project
 
 
 class MaskedLMHead(nn.Module):
@@ -32,7 +32,7 @@ class MaskedLMHead(nn.Module):
     def forward(self, hidden: Tensor) -> Tensor:
         """hidden [R, hidden] -> logits [R, vocab], float32."""
         rows = self.norm(self._activate(self.transform(hidden)))
-        return F.linear(rows, self.words.weight, self.bias).float()
+        return project(rows, self.words.weight, self.bias).float()
 
 
 class Pooling(Enum):
@@ -65,5 +65,5 @@ class MaskedLM(nn.Module):
         self.head = head
 
     def forward(self, tokens: Tensor, lengths: Sequence[int], rows: Tensor) -> Tensor:
-        """tokens [T] of texts of `lengths`, packed indices `rows` [R] of masks -> logits [R, vocab], float32."""
+        """tokens [T] of texts of `lengths`, packed indices `rows` [R] -> logits [R, vocab], float32."""
         return self.head(self.encoder(tokens, lengths).index_select(0, rows))

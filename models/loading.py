@@ -3,28 +3,46 @@
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from models.config import EncoderConfig
+from models.adapter import WEIGHTS, masked_lm, read_adapter
+from models.config import DecoderConfig, EncoderConfig, Head
+from models.decoder import Decoder
 from models.encoder import Encoder
-from models.errors import BrokenCheckpoint, UnsupportedModel
+from models.errors import BrokenCheckpoint, ChecksumMismatch, UnsupportedModel
+from models.families import gguf
 from models.families.naming import Family
 from models.families.registry import family_of
-from models.filling import fill, known_names, materialize, origins_of
+from models.filling import fill, materialize, provides
 from models.heads import MaskedLM, MaskedLMHead, Pooling
-from models.weights.checkpoint import Checkpoint, open_checkpoint
+from models.layers.linear import prepack
+from models.sentence import read_sentence_settings
+from models.weights.checkpoint import Checkpoint, Format, open_checkpoint
+from models.weights.fingerprint import digest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedDecoder:
+    """A decoder ready to run. `parameters` counts elements, a tied head once."""
+
+    config: DecoderConfig
+    decoder: Decoder
+    fingerprint: str
+    parameters: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadedEncoder:
-    """An encoder ready to run. `masked_lm` is None where the checkpoint has no masked-LM head."""
+    """An encoder ready to run. `masked_lm` is None where neither checkpoint nor adapter has a head for it.
+
+    With an adapter, `masked_lm` has linear layers of its own and shares the embeddings with `encoder`.
+    """
 
     config: EncoderConfig
     encoder: Encoder
@@ -35,80 +53,110 @@ class LoadedEncoder:
     parameters: int
 
 
-def load(path: Path, *, device: torch.device, dtype: torch.dtype) -> LoadedEncoder:
-    """Load a model folder or `.gguf` file.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """Where a model is to be, and in which precision. `packed`: for inference, as `layers.linear` packs."""
 
-    Raises UnsupportedModel naming what is not implemented, WeightsMismatch listing every tensor that is
-    missing or left over, and what `open_checkpoint` raises.
+    device: torch.device
+    dtype: torch.dtype
+    packed: bool
+
+
+def load(
+    path: Path, *, device: torch.device, dtype: torch.dtype, adapter: Path | None = None, packed: bool = True
+) -> LoadedDecoder | LoadedEncoder:
+    """Load a model folder or `.gguf` file, with a masked-LM adapter's folder where an encoder has one.
+
+    `packed=False` leaves every weight a plain parameter, as training needs it. Raises UnsupportedModel naming
+    what is not implemented, WeightsMismatch listing every tensor that is missing or left over,
+    ChecksumMismatch where the adapter belongs to other weights, and what `open_checkpoint` raises.
     """
     checkpoint = open_checkpoint(path)
-    family = family_of(checkpoint.config)
-    config = family.config(checkpoint.config)
-    if not isinstance(config, EncoderConfig):
-        raise UnsupportedModel("x")
-    return _load_encoder(checkpoint, family, config, device, dtype)
+    raw = _with_facts(checkpoint) if checkpoint.format is Format.GGUF else checkpoint.config
+    family = family_of(raw)
+    config = family.config(raw)
+    target = Target(device=device, dtype=dtype, packed=packed)
+    if isinstance(config, EncoderConfig):
+        return _load_encoder(checkpoint, family, config, target, adapter)
+    if adapter is not None:
+        raise UnsupportedModel(f"{path} is a decoder; masked-LM adapters are for encoders")
+    return _load_decoder(checkpoint, family, config, target)
+
+
+def _load_decoder(
+    checkpoint: Checkpoint, family: Family, config: DecoderConfig, target: Target
+) -> LoadedDecoder:
+    with torch.device("meta"):
+        decoder = Decoder(config)
+    materialize(decoder, target.device, target.dtype)
+    tied = family.head if config.head is Head.TIED else None
+    fill(decoder, checkpoint, family, head_dim=config.head_dim, tied=tied)
+    return LoadedDecoder(
+        config=config,
+        parameters=_finish(decoder, target),
+        decoder=decoder,
+        fingerprint=_fingerprint([checkpoint.fingerprint()], target),
+    )
 
 
 def _load_encoder(
-    checkpoint: Checkpoint, family: Family, config: EncoderConfig, device: torch.device, dtype: torch.dtype
+    checkpoint: Checkpoint, family: Family, config: EncoderConfig, target: Target, adapter: Path | None
 ) -> LoadedEncoder:
     with torch.device("meta"):
         encoder = Encoder(config)
         head = MaskedLMHead(config, encoder.embeddings.words)
-    known = known_names(checkpoint, family)
-    has_head = any(origin.name in known for origin in origins_of("head.bias", family))
-    parts = nn.ModuleList([encoder, head] if has_head else [encoder])
-    materialize(parts, device, dtype)
-    targets: dict[str, Tensor] = dict(encoder.named_parameters())
-    if has_head:
-        targets |= _own_parameters(head)
-    fill(targets, checkpoint, family, head_dim=config.hidden_size // config.heads)
-    parts.eval()
-    pooling, normalize = _sentence_settings(checkpoint.path)
+    whole = MaskedLM(encoder, head) if provides(checkpoint, family, "head.bias") else None
+    materialize(whole or encoder, target.device, target.dtype)
+    fill(whole or encoder, checkpoint, family, head_dim=config.hidden_size // config.heads)
+    fingerprints = [checkpoint.fingerprint()]
+    if adapter is not None:
+        whole = _adapt(adapter, checkpoint.path, config, encoder)
+        fingerprints.append(digest([adapter / WEIGHTS]))
+    settings = read_sentence_settings(checkpoint.path)
     return LoadedEncoder(
         config=config,
+        parameters=_finish(encoder if whole is None else nn.ModuleList([encoder, whole]), target),
         encoder=encoder,
-        masked_lm=MaskedLM(encoder, head) if has_head else None,
-        pooling=pooling,
-        normalize=normalize,
-        fingerprint=_fingerprint(checkpoint.fingerprint(), dtype, device),
-        parameters=sum(parameter.numel() for parameter in parts.parameters()),
+        masked_lm=whole,
+        pooling=settings.pooling,
+        normalize=settings.normalize,
+        fingerprint=_fingerprint(fingerprints, target),
     )
 
 
-def _own_parameters(head: MaskedLMHead) -> Mapping[str, Tensor]:
-    """Without the table that it shares with the encoder."""
-    return {f"head.{name}": tensor for name, tensor in head.named_parameters() if name != "words.weight"}
+def _adapt(folder: Path, base: Path, config: EncoderConfig, encoder: Encoder) -> MaskedLM:
+    """Raises ChecksumMismatch where the adapter was trained on other weights: it would load all the same."""
+    adapter = read_adapter(folder)
+    weights = base / "model.safetensors"
+    if not weights.is_file():
+        raise BrokenCheckpoint(base, f"the adapter in {folder} needs its {weights.name}, in one piece")
+    actual = hashlib.sha256(weights.read_bytes()).hexdigest()
+    if actual != adapter.base_sha256:
+        raise ChecksumMismatch(str(weights), expected=adapter.base_sha256, actual=actual)
+    return masked_lm(adapter, config, encoder)
 
 
-def _fingerprint(weights: str, dtype: torch.dtype, device: torch.device) -> str:
+def _finish(module: nn.Module, target: Target) -> int:
+    """Make ready to run. Returns the number of parameters, which packing would hide."""
+    parameters = sum(parameter.numel() for parameter in module.parameters())
+    module.eval()
+    if target.packed:
+        prepack(module)
+    return parameters
+
+
+def _fingerprint(weights: Sequence[str], target: Target) -> str:
     """Changes with whatever may change a result: weights, precision, the kind of device, torch's kernels."""
-    parts = (weights, str(dtype), device.type, torch.__version__)
+    parts = (*weights, str(target.dtype), target.device.type, torch.__version__)
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
 
 
-def _sentence_settings(folder: Path) -> tuple[Pooling, bool]:
-    """Pooling and normalisation as sentence-transformers files state them; mean, not normalised, without."""
-    modules = _read_json(folder / "modules.json", [])
-    normalize = any(module.get("type", "").endswith(".Normalize") for module in modules)
-    for module in modules:
-        if module.get("type", "").endswith(".Pooling"):
-            return _pooling(_read_json(folder / module["path"] / "config.json", {})), normalize
-    return Pooling.MEAN, normalize
-
-
-def _pooling(raw: Mapping[str, Any]) -> Pooling:
-    modes = [key for key, value in raw.items() if key.startswith("pooling_mode_") and value is True]
-    known = {"pooling_mode_mean_tokens": Pooling.MEAN, "pooling_mode_cls_token": Pooling.CLS}
-    if len(modes) != 1 or modes[0] not in known:
-        raise UnsupportedModel(f"pooling by {', '.join(modes) or 'nothing'}; supported: {', '.join(known)}")
-    return known[modes[0]]
-
-
-def _read_json(path: Path, absent: Any) -> Any:
-    if not path.is_file():
-        return absent
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise BrokenCheckpoint(path, f"not readable as JSON: {error}") from error
+def _with_facts(checkpoint: Checkpoint) -> Mapping[str, Any]:
+    """A GGUF file's metadata, and what it states through its tensors only."""
+    names = frozenset(checkpoint.names())
+    facts: dict[str, Any] = {gguf.HAS_HEAD: gguf.HEAD in names}
+    if gguf.WORDS in names:
+        facts[gguf.VOCAB_SIZE] = len(checkpoint.tensor(gguf.WORDS))
+    if gguf.FACTORS in names:
+        facts[gguf.ROPE_FACTORS] = checkpoint.tensor(gguf.FACTORS).tolist()
+    return checkpoint.config | facts

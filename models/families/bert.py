@@ -13,6 +13,7 @@ ONLY = {
     "position_embedding_type": "absolute",
     "is_decoder": False,
     "add_cross_attention": False,
+    "tie_word_embeddings": True,
     "quantization_config": None,
 }
 

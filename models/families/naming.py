@@ -46,4 +46,5 @@ class Family:
     ignored: tuple[
         str, ...
     ] = ()  # patterns (fnmatch) of tensors that hold nothing of ours: buffers, other heads
+    head: str | None = None  # a language-model head of its own; a copy of the embeddings where it is tied
     suffixes: Mapping[str, str] = field(default_factory=dict)  # older spellings: {".gamma": ".weight"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from models.config import Activation
+from models.config import Activation, LinearScaling, Llama3Scaling, Rotary
 from models.errors import UnsupportedModel
 
 T = TypeVar("T")
@@ -70,3 +70,33 @@ def divided(raw: Mapping[str, Any], total: str, parts: str) -> int:
     if remainder:
         raise UnsupportedModel(f"`{total}` {raw[total]} is not a multiple of `{parts}` {raw[parts]}")
     return size
+
+
+def rotary(raw: Mapping[str, Any]) -> Rotary:
+    """`rope_theta` and `rope_scaling`, or `rope_parameters`, which holds both in newer files.
+
+    Raises UnsupportedModel for any scaling but linear and llama3.
+    """
+    scaling = raw.get("rope_parameters") or raw.get("rope_scaling") or {}
+    if not isinstance(scaling, Mapping):
+        raise UnsupportedModel(f"`rope_scaling` is {scaling!r}; a JSON object was expected")
+    refuse(scaling, {"partial_rotary_factor": 1.0})
+    theta = number(scaling, "rope_theta", number(raw, "rope_theta", 10_000.0))
+    kind = scaling.get("rope_type", scaling.get("type", "default"))
+    match kind:
+        case "default":
+            return Rotary(theta=theta)
+        case "linear":
+            return Rotary(theta=theta, scaling=LinearScaling(factor=number(scaling, "factor")))
+        case "llama3":
+            return Rotary(theta=theta, scaling=_llama3(scaling))
+    raise UnsupportedModel(f"`rope_type` is {kind!r}; supported: default, linear, llama3")
+
+
+def _llama3(scaling: Mapping[str, Any]) -> Llama3Scaling:
+    return Llama3Scaling(
+        factor=number(scaling, "factor"),
+        low_frequency=number(scaling, "low_freq_factor"),
+        high_frequency=number(scaling, "high_freq_factor"),
+        original_context=whole(scaling, "original_max_position_embeddings"),
+    )

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-# The layout does not depend on the number of rows that this hints at, so one fits every batch; and because
-# it is fixed, so is the order of every sum: a row's result does not depend on the rows beside it.
+# The layout does not depend on how many rows this promises, so one fits every batch.
 _ROWS_HINT = 32
 
 
 class Linear(nn.Linear):
-    """A plain `nn.Linear` until `prepack` is called: [..., in] -> [..., out]."""
+    """A plain `nn.Linear` until `prepack` is called: [T, in] -> [T, out]."""
 
     def __init__(self, in_features: int, out_features: int, *, bias: bool = True) -> None:
         super().__init__(in_features, out_features, bias=bias)
@@ -20,17 +22,59 @@ class Linear(nn.Linear):
     def forward(self, input: Tensor) -> Tensor:
         if self._packed is None:
             return super().forward(input)
-        return torch.ops.mkldnn._linear_pointwise(input, self._packed, self.bias, "none", [], "")
+        rows = never_alone(input)
+        return torch.ops.mkldnn._linear_pointwise(rows, self._packed, self.bias, "none", [], "")[: len(input)]
 
     def prepack(self) -> None:
-        """Replace the weight by its packed form: inference only, and not undone.
+        """Replace the weight by its packed form, for inference on a CPU; not undone.
 
         The plain weight is let go, so that memory does not double; `weight` is empty afterwards.
         """
-        self._packed = pack(self.weight.detach())
+        self._packed = _pack(self.weight.detach())
         self.weight = nn.Parameter(self.weight.new_empty(0), requires_grad=False)
 
 
-def pack(weight: Tensor) -> Tensor:
+def prepack(module: nn.Module) -> bool:
+    """Prepack every `Linear` within, where this build of torch can for their dtype. True where it did.
+
+    A table shared with an embedding is not packed: its rows are looked up too, and a packed copy would cost
+    its size again (57 MB of SmolLM2's 270) for nothing measurable in bfloat16.
+    """
+    parts = [part for part in module.modules() if isinstance(part, Linear)]
+    if not all(part.weight.device.type == "cpu" and _can_pack(part.weight.dtype) for part in parts):
+        return False
+    for part in parts:
+        part.prepack()
+    return True
+
+
+def project(rows: Tensor, table: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Multiply by a table that is also an embedding: rows [R, in], table [out, in] -> [R, out]."""
+    return F.linear(never_alone(rows), table, bias)[: len(rows)]
+
+
+def never_alone(rows: Tensor) -> Tensor:
+    """A single row twice; more rows as they are.
+
+    For one row, oneDNN and MKL choose a kernel that sums in another order: the row's last bits would depend
+    on whether it has company. From two rows on, the order depends on the weight's shape alone.
+    """
+    return rows if len(rows) > 1 else rows.repeat(2, 1)
+
+
+def _pack(weight: Tensor) -> Tensor:
     """The opaque oneDNN layout of a [out, in] weight."""
     return torch.ops.mkldnn._reorder_linear_weight(weight, _ROWS_HINT)
+
+
+@cache
+def _can_pack(dtype: torch.dtype) -> bool:
+    """By trying: these operators are private to torch, and some processors have no kernel for a dtype."""
+    if dtype not in (torch.bfloat16, torch.float32):
+        return False  # float16: packed or not, too slow on any CPU to be worth a second path
+    rows, weight = torch.ones(2, 32, dtype=dtype), torch.ones(64, 32, dtype=dtype)
+    try:
+        result = torch.ops.mkldnn._linear_pointwise(rows, _pack(weight), None, "none", [], "")
+    except (RuntimeError, AttributeError, NotImplementedError):
+        return False
+    return torch.equal(result, F.linear(rows, weight))

@@ -1,0 +1,60 @@
+"""GPT-2 (Radford et al. 2019): LayerNorm, learned positions, GELU, a bias everywhere, the head tied."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from models.config import Bias, DecoderConfig, Head, Learned, Mlp, Norm
+from models.families.naming import Family, Layout, Stored
+from models.families.reading import ACTIVATIONS, choice, divided, number, refuse, whole
+
+ONLY = {
+    "scale_attn_weights": True,
+    "scale_attn_by_inverse_layer_idx": False,
+    "add_cross_attention": False,
+    "tie_word_embeddings": True,
+    "quantization_config": None,
+}
+
+
+def config(raw: Mapping[str, Any]) -> DecoderConfig:
+    refuse(raw, ONLY)
+    rows, hidden_size = whole(raw, "n_positions"), whole(raw, "n_embd")
+    return DecoderConfig(
+        architecture="gpt2",
+        vocab_size=whole(raw, "vocab_size"),
+        hidden_size=hidden_size,
+        layers=whole(raw, "n_layer"),
+        heads=whole(raw, "n_head"),
+        kv_heads=whole(raw, "n_head"),
+        head_dim=divided(raw, "n_embd", "n_head"),
+        mlp_size=whole(raw, "n_inner", 4 * hidden_size),
+        context_length=rows,
+        norm=Norm.LAYER,
+        norm_eps=number(raw, "layer_norm_epsilon", 1e-5),
+        mlp=Mlp.PLAIN,
+        activation=choice(raw, "activation_function", ACTIVATIONS, "gelu_new"),
+        positions=Learned(rows=rows),
+        head=Head.TIED,
+        biases=frozenset(Bias),
+    )
+
+
+FAMILY = Family(
+    config=config,
+    prefix="transformer.",
+    names={
+        "words": "wte",
+        "positions": "wpe",
+        "blocks.{}.attention_norm": "h.{}.ln_1",
+        "blocks.{}.attention.qkv": Stored("h.{}.attn.c_attn", Layout.IN_OUT),
+        "blocks.{}.attention.out": Stored("h.{}.attn.c_proj", Layout.IN_OUT),
+        "blocks.{}.mlp_norm": "h.{}.ln_2",
+        "blocks.{}.mlp.up": Stored("h.{}.mlp.c_fc", Layout.IN_OUT),
+        "blocks.{}.mlp.down": Stored("h.{}.mlp.c_proj", Layout.IN_OUT),
+        "norm": "ln_f",
+    },
+    ignored=("h.*.attn.bias", "h.*.attn.masked_bias"),  # the causal mask, as buffers
+    head="lm_head.weight",
+)

@@ -1,0 +1,72 @@
+"""LLaMA (Touvron et al. 2023) and its like: SmolLM2, TinyLlama, Llama 3; Mistral adds a window."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from models.config import Bias, DecoderConfig, Head, Mlp, Norm
+from models.families.naming import Family, Names
+from models.families.reading import ACTIVATIONS, choice, divided, flag, number, refuse, rotary, whole
+
+ONLY = {"partial_rotary_factor": 1.0, "quantization_config": None}
+
+
+def config(raw: Mapping[str, Any]) -> DecoderConfig:
+    refuse(raw, ONLY)
+    heads = whole(raw, "num_attention_heads")
+    biases = {Bias.QKV, Bias.ATTENTION_OUT} if flag(raw, "attention_bias", False) else set()
+    if flag(raw, "mlp_bias", False):
+        biases.add(Bias.MLP)
+    return DecoderConfig(
+        architecture="llama",
+        vocab_size=whole(raw, "vocab_size"),
+        hidden_size=whole(raw, "hidden_size"),
+        layers=whole(raw, "num_hidden_layers"),
+        heads=heads,
+        kv_heads=whole(raw, "num_key_value_heads", heads),
+        head_dim=_head_dim(raw),
+        mlp_size=whole(raw, "intermediate_size"),
+        context_length=whole(raw, "max_position_embeddings"),
+        norm=Norm.RMS,
+        norm_eps=number(raw, "rms_norm_eps", 1e-6),
+        mlp=Mlp.GATED,
+        activation=choice(raw, "hidden_act", ACTIVATIONS, "silu"),
+        positions=rotary(raw),
+        head=Head.TIED if flag(raw, "tie_word_embeddings", False) else Head.UNTIED,
+        biases=frozenset(biases),
+    )
+
+
+def _head_dim(raw: Mapping[str, Any]) -> int:
+    if raw.get("head_dim") is None:
+        return divided(raw, "hidden_size", "num_attention_heads")
+    return whole(raw, "head_dim")
+
+
+def mistral(raw: Mapping[str, Any]) -> DecoderConfig:
+    """Jiang et al. 2023, arXiv 2310.06825: a query sees the last `sliding_window` tokens; null: all."""
+    window = None if raw.get("sliding_window", 4096) is None else whole(raw, "sliding_window", 4096)
+    return replace(config(raw), architecture="mistral", window=window)
+
+
+NAMES: Names = {
+    "words": "model.embed_tokens",
+    "blocks.{}.attention_norm": "model.layers.{}.input_layernorm",
+    "blocks.{}.attention.qkv": (
+        "model.layers.{}.self_attn.q_proj",
+        "model.layers.{}.self_attn.k_proj",
+        "model.layers.{}.self_attn.v_proj",
+    ),
+    "blocks.{}.attention.out": "model.layers.{}.self_attn.o_proj",
+    "blocks.{}.mlp_norm": "model.layers.{}.post_attention_layernorm",
+    "blocks.{}.mlp.gate_up": ("model.layers.{}.mlp.gate_proj", "model.layers.{}.mlp.up_proj"),
+    "blocks.{}.mlp.down": "model.layers.{}.mlp.down_proj",
+    "norm": "model.norm",
+    "head": "lm_head",
+}
+BUFFERS = ("model.layers.*.self_attn.rotary_emb.inv_freq",)
+
+FAMILY = Family(config=config, names=NAMES, ignored=BUFFERS, head="lm_head.weight")
+MISTRAL = Family(config=mistral, names=NAMES, ignored=BUFFERS, head="lm_head.weight")

@@ -1,0 +1,41 @@
+"""The tensors that block numbers stand for: keys and values of every token that was computed.
+
+A block holds `block_size` consecutive tokens of one sequence, for every layer (Kwon et al. 2023,
+PagedAttention, arXiv 2309.06180). Who holds which block is the scheduler's business.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from models.config import DecoderConfig
+
+
+class KVCache:
+    """Keys and values by layer, each [num_blocks, kv_heads, block_size, head_dim].
+
+    Zeroed, because masked places are still read, and what is not a number stays so even when weighted by 0.
+    """
+
+    def __init__(
+        self,
+        config: DecoderConfig,
+        *,
+        num_blocks: int,
+        block_size: int,
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> None:
+        """Allocates `num_blocks * bytes_per_block(...)` bytes. ValueError where a size is not positive."""
+        if num_blocks < 1 or block_size < 1:
+            raise ValueError(f"{num_blocks} blocks of {block_size} tokens: both must be positive")
+        self.num_blocks = num_blocks
+        self.block_size = block_size
+        shape = (config.layers, num_blocks, config.kv_heads, block_size, config.head_dim)
+        self.keys = torch.zeros(shape, device=device, dtype=dtype).unbind()
+        self.values = torch.zeros(shape, device=device, dtype=dtype).unbind()
+
+    @staticmethod
+    def bytes_per_block(config: DecoderConfig, block_size: int, dtype: torch.dtype) -> int:
+        """Bytes that one more block costs, keys and values of all layers together."""
+        return 2 * config.layers * config.kv_heads * block_size * config.head_dim * dtype.itemsize
