@@ -60,8 +60,8 @@ ENCODER = ModelCard(
 class Span:
     id: int
     text: str
-    start: int | None
-    stop: int | None
+    start: int
+    stop: int
     special: bool = False
 
 
@@ -177,7 +177,7 @@ class FakeEngine:
     async def tokenize(
         self, text: str, *, model: str | None, add_special_tokens: bool = True
     ) -> Sequence[Span]:
-        spans = [Span(id=1, text="<s>", start=None, stop=None, special=True)] if add_special_tokens else []
+        spans = [Span(id=1, text="<s>", start=0, stop=0, special=True)] if add_special_tokens else []
         start = 0
         for word in text.split():
             start = text.index(word, start)

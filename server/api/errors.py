@@ -232,7 +232,7 @@ def _sentence(problem: Mapping[str, Any]) -> str:
 def _path(problem: Mapping[str, Any]) -> str:
     if problem["type"] == "json_invalid":  # its location is an offset into the text
         return ""
-    steps = [str(step) for step in problem["loc"] if step != "body"]
+    steps = [str(step) for step in problem["loc"][1:] if str(step)[:1] != "<"]  # "<...>": a union's tag
     return "".join(c if c.isprintable() and c != "`" else "?" for c in ".".join(steps)[:MAX_NAME])
 
 

@@ -19,6 +19,37 @@ PIPELINE_TAGS = {
     Task.EMBED: "feature-extraction",
 }
 
+CARD = {
+    "name": "smollm2",
+    "source": "smollm2-135m-instruct",
+    "architecture": "llama",
+    "tasks": ["generate"],
+    "max_tokens": 8192,
+    "parameters": 134515008,
+    "dtype": "bfloat16",
+    "device": "cpu",
+    "fingerprint": "fp_0a1b2c",
+    "embedding_size": None,
+    "pooling": None,
+}
+INFO = {
+    "router": "triptych",
+    "version": "0.1.0",
+    "sha": None,
+    "docker_label": None,
+    "max_best_of": 1,
+    "max_stop_sequences": 16,
+    "max_client_batch_size": 256,
+    "model_id": "smollm2-135m-instruct",
+    "model_sha": None,
+    "model_dtype": "bfloat16",
+    "model_device_type": "cpu",
+    "model_pipeline_tag": "text-generation",
+    "max_input_tokens": 8191,
+    "max_total_tokens": 8192,
+    "models": [CARD],
+}
+
 router = APIRouter(tags=["health"])
 
 
@@ -43,7 +74,7 @@ def _unhealthy(why: str) -> Response:
     return Response(body, UNAVAILABLE, media_type="application/json")
 
 
-@router.get("/info", summary="What is served, and within which limits")
+@router.get("/info", summary="What is served, and within which limits", responses=example(INFO))
 async def info(edge: EdgeOf) -> Response:
     """TGI's `/info` for the first model that generates (or the first at all), and a card for every model."""
     card = next((c for c in edge.cards if Task.GENERATE in c.tasks), edge.cards[0])

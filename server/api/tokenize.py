@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Request
@@ -14,7 +15,7 @@ from pydantic import Discriminator, Tag
 from starlette.responses import Response
 
 from server.api.connection import every, unless_gone
-from server.api.edge import Edge, EdgeOf, example, json_response
+from server.api.edge import Edge, EdgeOf, TokenSpan, example, json_response
 from server.api.fields import ModelName, StrictBody, Text, Texts, one_or_many, only
 from server.api.generate import GenerateBody
 from server.api.openai.schemas import Conversation
@@ -45,23 +46,24 @@ class MessagesBody(Conversation):
 
 
 def _dialect(body: Any) -> str:
+    """The tag of a body; the brackets keep it out of error messages, where it would look like a field."""
     if not isinstance(body, dict):
-        return "tgi"
+        return "<tgi>"
     if "messages" in body:
-        return "messages"
+        return "<messages>"
     if "prompt" in body:
-        return "prompt"
+        return "<prompt>"
     tei = isinstance(body.get("inputs"), list) or not body.keys().isdisjoint(
         {"add_special_tokens", "prompt_name"}
     )
-    return "tei" if tei else "tgi"
+    return "<tei>" if tei else "<tgi>"
 
 
 TokenizeBody = Annotated[
-    Annotated[GenerateBody, Tag("tgi")]
-    | Annotated[TeiTokenizeBody, Tag("tei")]
-    | Annotated[PromptBody, Tag("prompt")]
-    | Annotated[MessagesBody, Tag("messages")],
+    Annotated[GenerateBody, Tag("<tgi>")]
+    | Annotated[TeiTokenizeBody, Tag("<tei>")]
+    | Annotated[PromptBody, Tag("<prompt>")]
+    | Annotated[MessagesBody, Tag("<messages>")],
     Discriminator(_dialect),
 ]
 
@@ -87,24 +89,30 @@ async def _answer(body: TokenizeBody, edge: Edge) -> Response:
         return await _as_vllm(body, body.prompt, edge.select_any(body.model), edge)
     card = edge.select_any(body.model)
     if isinstance(body, GenerateBody):
-        return json_response(await _spans(body.inputs, card, edge, with_special=False))
+        return json_response([_tgi_token(span) for span in await _spans(body.inputs, card, edge)])
     texts = one_or_many(body.inputs)
     edge.limits.check_inputs(len(texts), "inputs")
-    work = (_spans(text, card, edge, add_special=body.add_special_tokens) for text in texts)
-    return json_response(await every(work))
+    work = (_spans(text, card, edge, add_special_tokens=body.add_special_tokens) for text in texts)
+    return json_response([[_tei_token(span) for span in spans] for spans in await every(work)])
 
 
 async def _spans(
-    text: str, card: ModelCard, edge: Edge, *, add_special: bool = True, with_special: bool = True
-) -> list[dict[str, Any]]:
+    text: str, card: ModelCard, edge: Edge, *, add_special_tokens: bool = True
+) -> Sequence[TokenSpan]:
     if not text:
         raise EmptyInput("inputs")
-    spans = await edge.engine.tokenize(text, model=card.name, add_special_tokens=add_special)
-    flags = [{"special": span.special} if with_special else {} for span in spans]
-    return [
-        {"id": span.id, "text": span.text, **flag, "start": span.start, "stop": span.stop}
-        for span, flag in zip(spans, flags, strict=True)
-    ]
+    return await edge.engine.tokenize(text, model=card.name, add_special_tokens=add_special_tokens)
+
+
+def _tgi_token(span: TokenSpan) -> dict[str, Any]:
+    return {"id": span.id, "text": span.text, "start": span.start, "stop": span.stop}
+
+
+def _tei_token(span: TokenSpan) -> dict[str, Any]:
+    token = {"id": span.id, "text": span.text, "special": span.special}
+    if span.special:
+        return token | {"start": None, "stop": None}
+    return token | {"start": span.start, "stop": span.stop}
 
 
 async def _as_vllm_chat(body: MessagesBody, edge: Edge) -> Response:
