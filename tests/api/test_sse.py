@@ -27,10 +27,10 @@ class Connection:
         self, engine: FakeEngine, path: str, body: dict[str, Any], *, heartbeat_s: float = 60
     ) -> None:
         self.sent: list[Message] = []
-        self._app = create_app(engine, heartbeat_s=heartbeat_s)
+        self.broken = False
         self._incoming: asyncio.Queue[Message] = asyncio.Queue()
         self._incoming.put_nowait({"type": "http.request", "body": json.dumps(body).encode()})
-        self._scope = {
+        scope = {
             "type": "http",
             "asgi": {"version": "3.0", "spec_version": "2.3"},
             "http_version": "1.1",
@@ -44,9 +44,12 @@ class Connection:
             "client": ("127.0.0.1", 1),
             "server": ("127.0.0.1", 8000),
         }
-        self.task = asyncio.create_task(self._app(self._scope, self._incoming.get, self._send))
+        app = create_app(engine, heartbeat_s=heartbeat_s)
+        self.task = asyncio.create_task(app(scope, self._incoming.get, self._send))
 
     async def _send(self, message: Message) -> None:
+        if self.broken:
+            raise OSError("broken pipe")
         self.sent.append(message)
 
     def hang_up(self) -> None:
@@ -93,13 +96,9 @@ async def test_a_hang_up_before_the_first_token_ends_the_work_too() -> None:
 async def test_a_broken_pipe_ends_the_work() -> None:
     engine = FakeEngine(pauses_s={2: 60})
     connection = Connection(engine, "/generate", STREAM)
-
-    async def broken(message: Message) -> None:
-        raise OSError("broken pipe")
-
-    connection.task.cancel()
-    task = asyncio.create_task(connection._app(connection._scope, connection._incoming.get, broken))
-    await asyncio.wait_for(task, 5)
+    connection.broken = True
+    await asyncio.wait_for(connection.task, 5)
+    assert engine.asked
     assert engine.running == 0
 
 

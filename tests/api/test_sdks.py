@@ -1,0 +1,118 @@
+"""The clients that people already use, against a real socket: they are the judges of our wire."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import httpx
+import pytest
+from huggingface_hub import InferenceClient
+from huggingface_hub.errors import OverloadedError, ValidationError
+
+from server.api.app import create_app
+from server.errors import EngineFailed, Overloaded
+from tests.api.live import live_server
+from tests.fakes import FakeEngine
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    with live_server(create_app(FakeEngine())) as url:
+        yield url
+
+
+def test_text_generation(url: str) -> None:
+    client = InferenceClient(f"{url}/generate")
+    assert client.text_generation("hi") == "Hello!"
+    answer = client.text_generation("hi", details=True, do_sample=True, seed=3, max_new_tokens=2)
+    assert answer.generated_text == "Hello"
+    assert answer.details is not None
+    assert answer.details.finish_reason == "length"
+    assert answer.details.seed == 3
+    assert [token.text for token in answer.details.tokens] == ["Hel", "lo"]
+
+
+def test_text_generation_as_a_stream(url: str) -> None:
+    client = InferenceClient(f"{url}/generate")
+    assert "".join(client.text_generation("hi", stream=True)) == "Hello!"
+    events = list(client.text_generation("hi", stream=True, details=True))
+    assert [event.token.text for event in events] == ["Hel", "lo", "!"]
+    assert events[-1].generated_text == "Hello!"
+    assert events[-1].details is not None
+    assert events[-1].details.input_length == 1
+
+
+def test_fill_mask(url: str) -> None:
+    answer = InferenceClient(f"{url}/fill-mask").fill_mask("Paris is the [MASK].", top_k=2)
+    assert [candidate.token_str for candidate in answer] == ["capital", "heart"]
+    assert answer[0].sequence == "Paris is the capital."
+
+
+def test_feature_extraction(url: str) -> None:
+    vectors = InferenceClient(f"{url}/embed").feature_extraction("a b", normalize=True, truncate=True)
+    assert vectors.tolist() == [[0.5, -0.25]]
+
+
+def test_chat_completion(url: str) -> None:
+    client = InferenceClient(base_url=url)
+    messages = [{"role": "user", "content": "hi"}]
+    answer = client.chat_completion(messages, max_tokens=2)
+    assert answer.choices[0].message.content == "Hello"
+    assert answer.choices[0].finish_reason == "length"
+    pieces = [chunk.choices[0].delta.content or "" for chunk in client.chat_completion(messages, stream=True)]
+    assert "".join(pieces) == "Hello!"
+
+
+def test_endpoint_info_and_health(url: str) -> None:
+    client = InferenceClient(url, provider="hf-inference")
+    assert client.get_endpoint_info()["model_id"] == "somewhere/gpt"
+    assert client.health_check()
+
+
+def test_errors_become_the_clients_own(url: str) -> None:
+    with pytest.raises(ValidationError, match="must be strictly positive"):
+        InferenceClient(f"{url}/generate").text_generation("hi", temperature=0)
+    with (
+        live_server(create_app(FakeEngine(refusal=Overloaded(1)))) as full,
+        pytest.raises(OverloadedError, match="Model is overloaded"),
+    ):
+        InferenceClient(f"{full}/generate").text_generation("hi")
+
+
+def test_a_failure_in_mid_stream_reaches_the_client() -> None:
+    engine = FakeEngine(failure=EngineFailed("gone"), fails_at=1)
+    with live_server(create_app(engine)) as url:
+        client = InferenceClient(f"{url}/generate")  # it closes its streams when it is forgotten
+        stream = client.text_generation("hi", stream=True)
+        assert next(iter(stream)) == "Hel"
+        with pytest.raises(Exception, match="gone"):
+            list(stream)
+
+
+def test_events_arrive_one_by_one_and_a_hang_up_ends_the_work() -> None:
+    engine = FakeEngine(pauses_s={1: 60})
+    with live_server(create_app(engine)) as url:
+        with httpx.stream("POST", f"{url}/generate_stream", json={"inputs": "hi"}) as response:
+            assert "Hel" in next(line for line in response.iter_lines() if line.startswith("data: "))
+        deadline = time.monotonic() + 5
+        while engine.running and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert engine.running == 0
+
+
+def test_a_hang_up_without_a_stream_ends_the_work_too() -> None:
+    engine = FakeEngine(pauses_s={1: 60})
+    with live_server(create_app(engine)) as url:
+        with pytest.raises(httpx.ReadTimeout):
+            httpx.post(f"{url}/generate", json={"inputs": "hi"}, timeout=0.2)
+        deadline = time.monotonic() + 5
+        while engine.running and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert engine.running == 0
+
+
+def test_too_large_a_body_is_refused_before_it_is_read(url: str) -> None:
+    response = httpx.post(f"{url}/generate", json={"inputs": "x" * 3_000_000})
+    assert response.status_code == 413
+    assert "at most 2097152 bytes" in response.json()["error"]
