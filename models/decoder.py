@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from models.config import Bias, DecoderConfig, Head, Learned, Mlp
 from models.kv_cache import KVCache
+from models.layers.embedding import Embedding
 from models.layers.linear import Linear, project
 from models.layers.mlp import GatedMlp, PlainMlp
 from models.layers.norm import build_norm
@@ -76,7 +77,7 @@ class Decoder(nn.Module):
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
         self.config = config
-        self.words = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.words = Embedding(config.vocab_size, config.hidden_size)
         self.positions, self.rotary = _positions(config)
         self.blocks = nn.ModuleList(DecoderBlock(config) for _ in range(config.layers))
         self.norm = build_norm(config.norm, config.hidden_size, config.norm_eps)
@@ -111,8 +112,8 @@ class Decoder(nn.Module):
         )
 
 
-def _positions(config: DecoderConfig) -> tuple[nn.Embedding | None, RotaryEmbedding | None]:
+def _positions(config: DecoderConfig) -> tuple[Embedding | None, RotaryEmbedding | None]:
     """How the model knows where a token is: a table of vectors, or an angle."""
     if isinstance(config.positions, Learned):
-        return nn.Embedding(config.positions.rows, config.hidden_size), None
+        return Embedding(config.positions.rows, config.hidden_size), None
     return None, RotaryEmbedding(config.positions, config.head_dim)

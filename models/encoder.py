@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from models.config import EncoderConfig
+from models.layers.embedding import Embedding
 from models.layers.linear import Linear
 from models.layers.mlp import PlainMlp
 from models.ops.packed import Packing, attend
@@ -20,9 +21,9 @@ class Embeddings(nn.Module):
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
-        self.words = nn.Embedding(config.vocab_size, config.hidden_size)
-        self.positions = nn.Embedding(config.positions.rows, config.hidden_size)
-        self.segments = nn.Embedding(config.segments, config.hidden_size) if config.segments else None
+        self.words = Embedding(config.vocab_size, config.hidden_size)
+        self.positions = Embedding(config.positions.rows, config.hidden_size)
+        self.segments = Embedding(config.segments, config.hidden_size) if config.segments else None
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.norm_eps)
         self._offset = config.positions.offset
 

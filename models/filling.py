@@ -24,7 +24,7 @@ def materialize(module: nn.Module, device: torch.device, dtype: torch.dtype) -> 
     """Give storage to a module that was built on the meta device. What is in it is undefined until filled."""
     for part in module.modules():
         for name, parameter in part.named_parameters(recurse=False):
-            storage = torch.empty_like(parameter, device=device, dtype=dtype)
+            storage = torch.empty(parameter.shape, device=device, dtype=dtype)
             setattr(part, name, nn.Parameter(storage, requires_grad=False))
     module.to(device)  # buffers: they were never on the meta device, and keep their dtype
 

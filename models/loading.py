@@ -155,8 +155,9 @@ def _with_facts(checkpoint: Checkpoint) -> Mapping[str, Any]:
     """A GGUF file's metadata, and what it states through its tensors only."""
     names = frozenset(checkpoint.names())
     facts: dict[str, Any] = {gguf.HAS_HEAD: gguf.HEAD in names}
-    if gguf.WORDS in names:
-        facts[gguf.VOCAB_SIZE] = len(checkpoint.tensor(gguf.WORDS))
+    stated = f"{checkpoint.config.get('general.architecture')}.vocab_size"
+    if stated not in checkpoint.config and gguf.WORDS in names:
+        facts[stated] = len(checkpoint.tensor(gguf.WORDS))
     if gguf.FACTORS in names:
         facts[gguf.ROPE_FACTORS] = checkpoint.tensor(gguf.FACTORS).tolist()
     return checkpoint.config | facts

@@ -27,8 +27,7 @@ from models.errors import UnsupportedModel
 from models.families.naming import Family, Layout, Names, Stored
 from models.families.reading import number, whole
 
-# Facts that a GGUF file states through its tensors. `models.loading` adds them to the metadata.
-VOCAB_SIZE = "tensors.vocab_size"
+# Facts that a GGUF file states through its tensors; so are some vocabulary sizes. `models.loading` adds them.
 HAS_HEAD = "tensors.has_head"
 ROPE_FACTORS = "tensors.rope_factors"
 
@@ -76,7 +75,7 @@ def config(architecture: str, raw: Mapping[str, Any]) -> DecoderConfig:
     norm_key = "attention.layer_norm_rms_epsilon" if plan.norm is Norm.RMS else "attention.layer_norm_epsilon"
     return DecoderConfig(
         architecture=architecture,
-        vocab_size=whole(raw, VOCAB_SIZE),
+        vocab_size=whole(raw, key("vocab_size")),
         hidden_size=hidden_size,
         layers=whole(raw, key("block_count")),
         heads=heads,
