@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib import metadata
+
 from fastapi import FastAPI
 
 from server.api import embed, errors, fill_mask, generate, health, metrics, tokenize
@@ -19,10 +21,13 @@ def create_app(
     *,
     limits: Limits | None = None,
     heartbeat_s: float = HEARTBEAT_S,
-    version: str = "0.1.0",
+    version: str | None = None,
 ) -> FastAPI:
-    """The HTTP face of a running `engine`. Whoever built the engine starts and stops it."""
-    limits = limits or Limits()
+    """The HTTP face of a running `engine`. Whoever built the engine starts and stops it.
+
+    `heartbeat_s` is how long a stream may be silent; `version` is the installed one unless given.
+    """
+    limits, version = limits or Limits(), version or _installed_version()
     app = FastAPI(
         title="Triptych",
         version=version,
@@ -35,3 +40,10 @@ def create_app(
     errors.install(app)
     app.add_middleware(BodyLimit, max_body_bytes=limits.max_body_bytes)
     return app
+
+
+def _installed_version() -> str:
+    try:
+        return metadata.version("triptych")
+    except metadata.PackageNotFoundError:  # run from a checkout that was never installed
+        return "0+unknown"

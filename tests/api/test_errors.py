@@ -403,6 +403,20 @@ async def test_a_body_of_undeclared_length_is_counted(served: Served) -> None:
     assert sent <= 120
 
 
+async def test_a_body_that_is_declared_too_large_is_not_even_read(served: Served) -> None:
+    read = False
+
+    async def body() -> Any:
+        nonlocal read
+        read = True
+        yield b"{}"
+
+    async with served(FakeEngine(), limits=Limits(max_body_bytes=100)) as client:
+        response = await client.post("/generate", content=body(), headers=JSON | {"content-length": "101"})
+    assert response.status_code == 413
+    assert not read
+
+
 async def test_a_body_at_the_limit_is_served(served: Served) -> None:
     content = b'{"inputs": "hi"}'
     async with served(FakeEngine(), limits=Limits(max_body_bytes=len(content))) as client:
