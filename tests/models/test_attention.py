@@ -1,0 +1,167 @@
+"""Paged attention equals attention written out plainly, however the cache and the step are cut."""
+
+from __future__ import annotations
+
+import math
+import random
+
+import pytest
+import torch
+from torch import Tensor
+
+from models.config import LinearScaling, Llama3Scaling, Rotary
+from models.kv_cache import KVCache
+from models.layers.rotary import RotaryEmbedding, frequencies
+from models.ops import packed
+from models.ops.attention import AttentionPlan, attend
+from models.ops.packed import Packing
+from models.ops.paging import Paging
+from tests.models.paged import CPU
+from tests.models.test_batch_invariance import LLAMA
+
+HEADS, KV_HEADS, SIZE = 6, 2, 16
+
+
+def plain_attention(query: Tensor, key: Tensor, value: Tensor, window: int | None = None) -> Tensor:
+    """Vaswani et al. 2017, eq. 1, causal: query [T, heads, size], key and value [T, kv_heads, size]."""
+    key, value = (tensor.repeat_interleave(HEADS // KV_HEADS, dim=1) for tensor in (key, value))
+    scores = torch.einsum("qhd,khd->hqk", query, key) / math.sqrt(SIZE)
+    distance = torch.arange(len(query))[:, None] - torch.arange(len(key))
+    seen = (distance >= 0) if window is None else (distance >= 0) & (distance < window)
+    return torch.einsum("hqk,khd->qhd", scores.masked_fill(~seen, float("-inf")).softmax(-1), value)
+
+
+class Cached:
+    """A few texts with random queries, keys and values, computed through a paged cache in chosen slices."""
+
+    def __init__(self, lengths: list[int], *, block_size: int, window: int | None) -> None:
+        torch.manual_seed(0)
+        self.block_size, self.window = block_size, window
+        self.texts = [[torch.randn(n, heads, SIZE) for heads in (HEADS, KV_HEADS, KV_HEADS)] for n in lengths]
+        needed = [-(-n // block_size) for n in lengths]
+        blocks = random.Random(0).sample(range(2 * sum(needed)), sum(needed))
+        self.tables = [[blocks.pop() for _ in range(count)] for count in needed]
+        shape = (2 * sum(needed), KV_HEADS, block_size, SIZE)
+        self.keys, self.values = torch.full(shape, 7.0), torch.full(shape, 7.0)  # what others left there
+
+    def step(self, slices: list[tuple[int, int, int]]) -> list[Tensor]:
+        """Slices of (text, start, count) -> the attended part of each."""
+        paging = Paging.build(
+            [self.tables[text] for text, _, _ in slices],
+            [start for _, start, _ in slices],
+            [count for _, _, count in slices],
+            self.block_size,
+            CPU,
+        )
+        plan = AttentionPlan.build(
+            paging, heads=HEADS, kv_heads=KV_HEADS, window=self.window, dtype=torch.float32
+        )
+        query, key, value = (
+            torch.cat([self.texts[text][part][start : start + count] for text, start, count in slices])
+            for part in range(3)
+        )
+        attended = attend(query, key, value, self.keys, self.values, plan)
+        return list(attended.split_with_sizes([count for _, _, count in slices]))
+
+    def expected(self, text: int) -> Tensor:
+        query, key, value = self.texts[text]
+        return plain_attention(query, key, value, self.window)
+
+
+@pytest.mark.parametrize("window", [None, 1, 5, 100])
+@pytest.mark.parametrize("block_size", [1, 4, 16, 48])
+def test_whole_prompts(block_size: int, window: int | None) -> None:
+    lengths = [1, 3, 40, 129, 300]
+    cached = Cached(lengths, block_size=block_size, window=window)
+    attended = cached.step([(text, 0, length) for text, length in enumerate(lengths)])
+    for text, part in enumerate(attended):
+        torch.testing.assert_close(part, cached.expected(text), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("window", [None, 20])
+def test_texts_computed_in_random_slices_beside_each_other(seed: int, window: int | None) -> None:
+    lengths = [70, 150, 9, 200]
+    cached = Cached(lengths, block_size=8, window=window)
+    rng, done = random.Random(seed), [0] * len(lengths)
+    parts: list[list[Tensor]] = [[] for _ in lengths]
+    while unfinished := [text for text, length in enumerate(lengths) if done[text] < length]:
+        chosen = rng.sample(unfinished, rng.randint(1, len(unfinished)))
+        slices = [
+            (text, done[text], min(rng.choice([1, 1, 2, 30, 140]), lengths[text] - done[text]))
+            for text in chosen
+        ]
+        for (text, _, count), part in zip(slices, cached.step(slices), strict=True):
+            parts[text].append(part)
+            done[text] += count
+    for text, pieces in enumerate(parts):
+        torch.testing.assert_close(torch.cat(pieces), cached.expected(text), atol=1e-5, rtol=0)
+
+
+def test_a_table_may_hold_more_blocks_than_are_used_yet() -> None:
+    cached = Cached([40], block_size=4, window=None)
+    spare = set(range(len(cached.keys))) - set(cached.tables[0])
+    cached.tables[0] += sorted(spare)
+    torch.testing.assert_close(cached.step([(0, 0, 40)])[0], cached.expected(0), atol=1e-5, rtol=0)
+
+
+def test_nothing_but_the_own_slots_is_written() -> None:
+    cached = Cached([5], block_size=4, window=None)
+    cached.step([(0, 0, 5)])
+    written = (cached.keys != 7.0).any(dim=-1).any(dim=1)  # [blocks, block_size]
+    first, second = cached.tables[0]
+    assert {(first, i) for i in range(4)} | {(second, 0)} == {
+        tuple(place) for place in written.nonzero().tolist()
+    }
+
+
+def test_a_table_too_short_and_an_empty_slice_are_refused() -> None:
+    with pytest.raises(ValueError, match="2 blocks of 4 do not hold 9 tokens"):
+        Paging.build([[0, 1]], [0], [9], 4, CPU)
+    with pytest.raises(ValueError, match="at least one token"):
+        Paging.build([[0]], [0], [0], 4, CPU)
+
+
+def test_packed_texts_do_not_see_each_other() -> None:
+    torch.manual_seed(0)
+    lengths = [3, 40, 1, 33, 64]
+    query, key, value = (torch.randn(sum(lengths), HEADS, SIZE) for _ in range(3))
+    attended = packed.attend(query, key, value, Packing.build(lengths, CPU)).split_with_sizes(lengths)
+    texts = zip(*(tensor.split_with_sizes(lengths) for tensor in (query, key, value)), strict=True)
+    for part, (q, k, v) in zip(attended, texts, strict=True):
+        weights = (torch.einsum("qhd,khd->hqk", q, k) / math.sqrt(SIZE)).softmax(-1)
+        torch.testing.assert_close(part, torch.einsum("hqk,khd->qhd", weights, v), atol=1e-5, rtol=0)
+
+
+def test_a_block_costs_what_the_cache_allocates() -> None:
+    cache = KVCache(LLAMA, num_blocks=3, block_size=16, device=CPU, dtype=torch.bfloat16)
+    allocated = sum(tensor.numel() * tensor.itemsize for tensor in (*cache.keys, *cache.values))
+    assert allocated == 3 * KVCache.bytes_per_block(LLAMA, 16, torch.bfloat16)
+    assert cache.keys[0].shape == (3, LLAMA.kv_heads, 16, LLAMA.head_dim)
+
+
+def test_a_cache_without_blocks_is_refused() -> None:
+    with pytest.raises(ValueError, match="0 blocks of 16 tokens"):
+        KVCache(LLAMA, num_blocks=0, block_size=16, device=CPU, dtype=torch.bfloat16)
+
+
+def test_rotation_leaves_only_the_distance() -> None:
+    torch.manual_seed(0)
+    query, key = torch.randn(1, 1, 32), torch.randn(1, 1, 32)
+    rotary = RotaryEmbedding(Rotary(), 32)
+
+    def product(m: int, n: int) -> float:
+        turned = (rotary(torch.tensor([place]))(heads) for place, heads in ((m, query), (n, key)))
+        return torch.mul(*turned).sum().item()
+
+    assert product(9, 4) == pytest.approx(product(105, 100), abs=1e-4)
+    assert product(9, 4) != pytest.approx(product(9, 8), abs=1e-2)
+
+
+def test_linear_scaling_slows_every_frequency_and_llama3_only_the_low_ones() -> None:
+    plain = frequencies(Rotary(), 64)
+    assert torch.equal(frequencies(Rotary(scaling=LinearScaling(factor=4.0)), 64), plain / 4)
+    llama3 = Llama3Scaling(factor=8.0, low_frequency=1.0, high_frequency=4.0, original_context=512)
+    scaled = frequencies(Rotary(scaling=llama3), 64)
+    assert torch.equal(scaled[0], plain[0])
+    torch.testing.assert_close(scaled[-1], plain[-1] / 8)
