@@ -1,0 +1,159 @@
+"""The client and the load generator against our own HTTP edge: the two ends agree on the wire."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from server.api.app import create_app
+from server.errors import EngineFailed, NotReady, Overloaded
+from tests.api.live import live_server
+from tests.fakes import FakeEngine
+from triptych_client import Client, InvalidRequest, NotFound, Options, Piece, RequestFailed, ServerFailed
+from triptych_client import NotReady as ClientNotReady
+from triptych_client import Overloaded as ClientOverloaded
+from triptych_client.bench import Plan, measure, openai_completions, summarize, tgi
+
+
+@pytest.fixture
+def engine() -> FakeEngine:
+    return FakeEngine()
+
+
+@pytest.fixture
+def url(engine: FakeEngine) -> Iterator[str]:
+    with live_server(create_app(engine)) as url:
+        yield url
+
+
+@pytest.fixture
+def client(url: str) -> Iterator[Client]:
+    with Client(url) as client:
+        yield client
+
+
+def test_a_text_is_the_same_whole_and_in_pieces(client: Client) -> None:
+    whole = client.generate("Say it", temperature=0.5, seed=7)
+    pieces = list(client.stream("Say it", temperature=0.5, seed=7))
+    assert (whole.text, whole.finish_reason, whole.generated_tokens, whole.seed) == (
+        "Hello!",
+        "eos_token",
+        3,
+        7,
+    )
+    assert whole.prompt_tokens == 2
+    assert "".join(piece.text for piece in pieces) == whole.text
+    assert pieces[-1].result == whole
+
+
+def test_every_option_is_understood(client: Client, engine: FakeEngine) -> None:
+    options: Options = {
+        "max_new_tokens": 2,
+        "temperature": 0.5,
+        "top_k": 9,
+        "top_p": 0.9,
+        "min_p": 0.1,
+        "repetition_penalty": 1.5,
+        "seed": 7,
+        "stop": ["never"],
+        "ignore_eos": True,
+        "model": "gpt",
+    }
+    assert client.generate("a", **options).finish_reason == "length"
+    assert client.chat("a", **options).finish_reason == "length"
+    generated, chatted = engine.asked
+    for asked in (generated, chatted):
+        sampling = asked.sampling  # type: ignore[union-attr]
+        assert (sampling.temperature, sampling.top_k, sampling.top_p, sampling.min_p) == (0.5, 9, 0.9, 0.1)
+        assert (sampling.repetition_penalty, sampling.seed) == (1.5, 7)
+        assert (asked.stop, asked.ignore_eos, asked.model) == (("never",), True, "gpt")  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("options", [{}, {"temperature": 0}, {"temperature": 0, "top_k": 5, "seed": 7}])
+def test_greedy_is_greedy_at_the_other_end(client: Client, engine: FakeEngine, options: Options) -> None:
+    client.generate("a", **options)
+    assert engine.asked[0].sampling.greedy  # type: ignore[union-attr]
+
+
+def test_a_chat_is_the_same_whole_and_in_pieces(client: Client) -> None:
+    whole = client.chat("Say it", seed=7)
+    pieces = list(client.stream_chat([{"role": "user", "content": "Say it"}], seed=7))
+    assert (whole.text, whole.finish_reason, whole.generated_tokens, whole.seed) == ("Hello!", "stop", 3, 7)
+    assert "".join(piece.text for piece in pieces) == whole.text
+    assert pieces[-1].result == whole
+
+
+def test_masks_are_filled(client: Client) -> None:
+    [mask] = client.fill_mask("the [MASK]", top_k=2)
+    assert [(candidate.token_str, candidate.sequence) for candidate in mask] == [
+        ("capital", "the capital"),
+        ("heart", "the heart"),
+    ]
+    assert [len(mask) for mask in client.fill_mask("[MASK] [MASK]", targets=["heart"])] == [1, 1]
+
+
+def test_texts_are_embedded(client: Client) -> None:
+    assert client.embed("one") == [[0.5, -0.25]]
+    assert client.embed(["one", "two"], normalize=False, truncate=True) == [[0.5, -0.25]] * 2
+
+
+def test_what_is_loaded_is_listed(client: Client) -> None:
+    assert [card.name for card in client.models()] == ["gpt", "org/bert"]
+
+
+def test_probes_tell_the_truth(client: Client, engine: FakeEngine) -> None:
+    assert client.health()
+    assert client.ready()
+    engine.refusal = NotReady("still loading")
+    assert not client.ready()
+
+
+def test_refusals_arrive_as_what_they_are(client: Client, engine: FakeEngine) -> None:
+    with pytest.raises(InvalidRequest, match="`inputs` cannot be empty"):
+        client.generate("")
+    with pytest.raises(InvalidRequest, match="no mask token"):
+        client.fill_mask("no mask")
+    with pytest.raises(NotFound, match="not loaded"):
+        client.chat("a", model="other")
+    engine.refusal = Overloaded(1.5)
+    with pytest.raises(ClientOverloaded) as caught:
+        list(client.stream("a"))
+    assert caught.value.retry_after_s == 1.5
+    engine.refusal = NotReady("still loading")
+    with pytest.raises(ClientNotReady, match="still loading"):
+        client.chat("a")
+
+
+@pytest.mark.parametrize("method", ["stream", "stream_chat"])
+def test_a_failure_in_mid_stream_raises_after_what_came(
+    client: Client, engine: FakeEngine, method: str
+) -> None:
+    engine.failure, engine.fails_at = EngineFailed("the device is gone"), 1
+    heard: list[Piece] = []
+    with pytest.raises(RequestFailed, match="the device is gone") as caught:
+        heard.extend(iter(client.stream("a") if method == "stream" else client.stream_chat("a")))
+    assert type(caught.value) is ServerFailed
+    assert "".join(piece.text for piece in heard) == "Hel"
+
+
+def test_leaving_a_stream_stops_the_work(client: Client, engine: FakeEngine) -> None:
+    engine.pauses_s = {2: 60.0}
+    with client.stream("a") as stream:
+        assert next(stream).text == "Hel"
+        assert engine.running == 1
+    deadline = time.monotonic() + 10
+    while engine.running and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert engine.running == 0
+
+
+@pytest.mark.parametrize("dialect", [tgi, openai_completions], ids=["tgi", "openai"])
+def test_the_load_generator_is_understood(url: str, dialect: type) -> None:
+    plan = Plan(url=url, dialect=dialect("gpt"), streams=4, requests=8, tokens=3, fill_mask_every_ms=2)
+    report = summarize(asyncio.run(measure(plan)))
+    assert (report.ok, report.short, report.output_tokens) == (8, 0, 24)
+    assert report.fill_mask_ok >= 1
+    assert report.failures == {}
