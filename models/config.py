@@ -107,6 +107,13 @@ class DecoderConfig:
     query_key_norm: bool = False  # RMSNorm over each head's query and key, before rotation: Qwen3
     window: int | None = None
 
+    def __post_init__(self) -> None:
+        """ValueError where the sizes contradict each other."""
+        if self.heads % self.kv_heads:
+            raise ValueError(f"{self.heads} query heads cannot share {self.kv_heads} key heads evenly")
+        if isinstance(self.positions, Rotary) and self.head_dim % 2:
+            raise ValueError(f"head size {self.head_dim} is odd: rotary positions turn pairs")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncoderConfig:

@@ -74,13 +74,20 @@ def load(
     checkpoint = open_checkpoint(path)
     raw = _with_facts(checkpoint) if checkpoint.format is Format.GGUF else checkpoint.config
     family = family_of(raw)
-    config = family.config(raw)
+    config = _config(family, raw)
     target = Target(device=device, dtype=dtype, packed=packed)
     if isinstance(config, EncoderConfig):
         return _load_encoder(checkpoint, family, config, target, adapter)
     if adapter is not None:
         raise UnsupportedModel(f"{path} is a decoder; masked-LM adapters are for encoders")
     return _load_decoder(checkpoint, family, config, target)
+
+
+def _config(family: Family, raw: Mapping[str, Any]) -> DecoderConfig | EncoderConfig:
+    try:
+        return family.config(raw)
+    except ValueError as error:  # sizes that contradict each other
+        raise UnsupportedModel(f"the model's configuration: {error}") from error
 
 
 def _load_decoder(

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from models.config import Bias, DecoderConfig, Head, Mlp, Norm
+from models.errors import UnsupportedModel
 from models.families.naming import Family, Names
 from models.families.reading import ACTIVATIONS, choice, divided, flag, number, refuse, rotary, whole
 
@@ -15,6 +16,11 @@ ONLY = {"partial_rotary_factor": 1.0, "quantization_config": None}
 
 def config(raw: Mapping[str, Any]) -> DecoderConfig:
     refuse(raw, ONLY)
+    mixed = {str(kind) for kind in raw.get("layer_types") or ()} - {"full_attention"}
+    if mixed:
+        raise UnsupportedModel(
+            f"`layer_types` has {', '.join(sorted(mixed))}; only full_attention is supported"
+        )
     heads = whole(raw, "num_attention_heads")
     biases = {Bias.QKV, Bias.ATTENTION_OUT} if flag(raw, "attention_bias", False) else set()
     if flag(raw, "mlp_bias", False):

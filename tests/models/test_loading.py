@@ -1,0 +1,224 @@
+"""Loading proves that model and checkpoint cover each other, and refuses by name what it cannot do."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+
+from models.adapter import CONFIG, WEIGHTS
+from models.errors import BrokenCheckpoint, ChecksumMismatch, UnsupportedModel, WeightsMismatch
+from models.heads import Pooling
+from models.loading import LoadedEncoder, load
+from tests.models.paged import CPU
+
+LLAMA = {
+    "vocab_size": 40,
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "max_position_embeddings": 32,
+}
+BERT = {key: value for key, value in LLAMA.items() if key != "num_key_value_heads"}
+
+
+@pytest.fixture
+def llama(tmp_path: Path) -> Path:
+    transformers.LlamaForCausalLM(
+        transformers.LlamaConfig(**LLAMA, tie_word_embeddings=True)
+    ).save_pretrained(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def bert(tmp_path: Path) -> Path:
+    transformers.BertModel(transformers.BertConfig(**BERT)).save_pretrained(tmp_path)
+    return tmp_path
+
+
+def change_tensors(folder: Path, change: Callable[[dict[str, torch.Tensor]], object]) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    change(tensors)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def change_config(folder: Path, **changes: object) -> None:
+    file = folder / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+
+
+def load_plain(folder: Path, dtype: torch.dtype = torch.float32) -> Any:
+    return load(folder, device=CPU, dtype=dtype)
+
+
+def test_missing_and_left_over_tensors_are_all_listed(llama: Path) -> None:
+    def damage(tensors: dict[str, torch.Tensor]) -> None:
+        del tensors["model.norm.weight"], tensors["model.layers.0.self_attn.k_proj.weight"]
+        tensors["model.layers.1.mlp.up_proj.weight"] = torch.zeros(1)
+        tensors["surplus"] = torch.zeros(1)
+
+    change_tensors(llama, damage)
+    with pytest.raises(WeightsMismatch) as caught:
+        load_plain(llama)
+    assert caught.value.missing == ("model.layers.0.self_attn.k_proj.weight", "model.norm.weight")
+    assert caught.value.left_over == ("model.layers.1.mlp.up_proj.weight", "surplus")
+
+
+@pytest.mark.parametrize("shape", [(24, 17), (23, 16), (25, 16)])
+def test_a_tensor_of_another_shape_is_named(llama: Path, shape: tuple[int, int]) -> None:
+    name = "model.layers.0.mlp.up_proj.weight"
+    change_tensors(llama, lambda tensors: tensors.update({name: torch.zeros(shape)}))
+    with pytest.raises(WeightsMismatch, match=r"blocks\.0\.mlp\.gate_up\.weight"):
+        load_plain(llama)
+
+
+def test_a_copy_of_the_embeddings_as_head_is_accepted_and_another_head_is_not(llama: Path) -> None:
+    words = load_file(llama / "model.safetensors")["model.embed_tokens.weight"]
+    change_tensors(llama, lambda tensors: tensors.update({"lm_head.weight": words.clone()}))
+    load_plain(llama)
+    change_tensors(llama, lambda tensors: tensors.update({"lm_head.weight": words + 1}))
+    with pytest.raises(WeightsMismatch, match=r"lm_head\.weight differs from model\.embed_tokens\.weight"):
+        load_plain(llama)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model_type": "mamba"}, "`model_type` is 'mamba'; supported: bert, distilbert, gpt2, llama"),
+        ({"model_type": None}, "`model_type` is None"),
+        ({"hidden_act": "gelu_fast"}, "`hidden_act` is 'gelu_fast'"),
+        ({"rope_parameters": {"rope_type": "yarn", "factor": 4.0}}, "`rope_type` is 'yarn'"),
+        ({"rope_parameters": None, "rope_scaling": {"type": "dynamic"}}, "`rope_type` is 'dynamic'"),
+        ({"rope_parameters": None, "rope_scaling": {"type": "linear"}}, "`factor`"),
+        ({"rope_parameters": {"partial_rotary_factor": 0.5}}, "`partial_rotary_factor` is 0.5"),
+        ({"quantization_config": {"quant_method": "gptq"}}, "`quantization_config`"),
+        ({"num_hidden_layers": "12"}, "`num_hidden_layers`, has '12'"),
+        ({"vocab_size": None}, "`vocab_size`, has None"),
+        ({"rms_norm_eps": -1.0}, "`rms_norm_eps`, has -1.0"),
+        ({"attention_bias": "yes"}, "`attention_bias`, has 'yes'"),
+        ({"head_dim": None, "num_attention_heads": 3}, "`hidden_size` 16 is not a multiple"),
+        ({"head_dim": 7}, "head size 7 is odd"),
+        ({"num_attention_heads": 3, "num_key_value_heads": 2}, "3 query heads cannot share 2 key heads"),
+    ],
+)
+def test_a_decoder_config_that_is_not_implemented_is_refused_by_name(
+    llama: Path, changes: dict[str, object], message: str
+) -> None:
+    change_config(llama, **changes)
+    with pytest.raises(UnsupportedModel) as caught:
+        load_plain(llama)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"position_embedding_type": "relative_key"}, "`position_embedding_type` is 'relative_key'"),
+        ({"is_decoder": True}, "`is_decoder` is True"),
+        ({"tie_word_embeddings": False}, "`tie_word_embeddings` is False"),
+        ({"hidden_act": "gelu_python"}, "`hidden_act` is 'gelu_python'"),
+        ({"num_attention_heads": 5}, "`hidden_size` 16 is not a multiple of `num_attention_heads` 5"),
+    ],
+)
+def test_an_encoder_config_that_is_not_implemented_is_refused_by_name(
+    bert: Path, changes: dict[str, object], message: str
+) -> None:
+    change_config(bert, **changes)
+    with pytest.raises(UnsupportedModel) as caught:
+        load_plain(bert)
+    assert message in str(caught.value)
+
+
+def test_qwen_windows_are_refused(llama: Path) -> None:
+    change_config(llama, model_type="qwen2", use_sliding_window=True)
+    with pytest.raises(UnsupportedModel, match="`use_sliding_window` is True"):
+        load_plain(llama)
+
+
+def test_a_window_per_layer_is_refused(llama: Path) -> None:
+    change_config(llama, layer_types=["sliding_attention"])
+    with pytest.raises(UnsupportedModel, match="`layer_types`"):
+        load_plain(llama)
+
+
+def test_fingerprints_tell_weights_and_precisions_apart(llama: Path) -> None:
+    first = load_plain(llama).fingerprint
+    assert load_plain(llama).fingerprint == first
+    assert load_plain(llama, torch.bfloat16).fingerprint != first
+    change_tensors(llama, lambda tensors: tensors["model.norm.weight"].add_(1))
+    assert load_plain(llama).fingerprint != first
+
+
+def test_a_half_finished_masked_lm_head_is_a_mismatch(bert: Path) -> None:
+    change_tensors(bert, lambda tensors: tensors.update({"cls.predictions.bias": torch.zeros(40)}))
+    with pytest.raises(WeightsMismatch) as caught:
+        load_plain(bert)
+    assert "cls.predictions.transform.dense.weight" in caught.value.missing
+
+
+def write_sentence_files(folder: Path, modes: dict[str, bool], *kinds: str) -> None:
+    modules = [
+        {"idx": i, "path": f"{i}_{kind}", "type": f"sentence_transformers.models.{kind}"}
+        for i, kind in enumerate(kinds)
+    ]
+    (folder / "modules.json").write_text(json.dumps(modules))
+    (folder / "1_Pooling").mkdir(exist_ok=True)
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps(modes))
+
+
+def test_pooling_and_normalisation_follow_the_sentence_files(bert: Path) -> None:
+    plain = load_plain(bert)
+    assert isinstance(plain, LoadedEncoder)
+    assert (plain.pooling, plain.normalize) == (Pooling.MEAN, False)
+    write_sentence_files(bert, {"pooling_mode_cls_token": True}, "Transformer", "Pooling", "Normalize")
+    loaded = load_plain(bert)
+    assert (loaded.pooling, loaded.normalize) == (Pooling.CLS, True)
+
+
+@pytest.mark.parametrize(
+    ("modes", "kinds", "message"),
+    [
+        ({"pooling_mode_max_tokens": True}, ["Transformer", "Pooling"], "pooling by pooling_mode_max_tokens"),
+        (
+            {"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": True},
+            ["Transformer", "Pooling"],
+            "pooling_mode_cls_token and pooling_mode_mean_tokens",
+        ),
+        ({}, ["Transformer", "Pooling"], "pooling by nothing"),
+        ({"pooling_mode_cls_token": True}, ["Transformer", "Pooling", "Dense"], "the module Dense"),
+    ],
+)
+def test_sentence_modules_that_are_not_implemented_are_refused(
+    bert: Path, modes: dict[str, bool], kinds: list[str], message: str
+) -> None:
+    write_sentence_files(bert, modes, *kinds)
+    with pytest.raises(UnsupportedModel, match=message):
+        load_plain(bert)
+
+
+def test_a_pooling_folder_outside_the_model_is_refused(bert: Path) -> None:
+    (bert / "modules.json").write_text('[{"type": "x.Pooling", "path": "../elsewhere"}]')
+    with pytest.raises(BrokenCheckpoint, match="leads out of the model's folder"):
+        load_plain(bert)
+
+
+def test_an_adapter_of_other_weights_is_refused(bert: Path, tmp_path: Path) -> None:
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    (adapter / CONFIG).write_text(json.dumps({"base_sha256": "0" * 64, "rank": 1, "alpha": 1}))
+    save_file({"x": torch.zeros(1)}, adapter / WEIGHTS)
+    with pytest.raises(ChecksumMismatch):
+        load(bert, device=CPU, dtype=torch.float32, adapter=adapter)
+
+
+def test_an_adapter_for_a_decoder_is_refused(llama: Path) -> None:
+    with pytest.raises(UnsupportedModel, match="is a decoder"):
+        load(llama, device=CPU, dtype=torch.float32, adapter=llama)
