@@ -1,7 +1,8 @@
 """How often a masked-LM adapter is right: hides 15 % of the tokens of held-out text and asks for them back.
 
 Every hidden token is replaced by [MASK]; windows have up to 128 tokens; the seed is fixed, so two adapters
-are asked the same. Prints a line for each origin (a file of TEXT) and the first five answers to some sentences.
+are asked the same. Prints a line for each origin (a file of TEXT), and the first five answers to some
+sentences.
 
     python -m models.defaults.training.evaluate_masked_lm BASE ADAPTER TEXT --record evaluation.json
 """
@@ -18,7 +19,6 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer
 
-from models.adapter import masked_lm, read_adapter
 from models.defaults.training.masking import (
     Batch,
     Ids,
@@ -97,10 +97,11 @@ def main() -> None:
     parser.add_argument("--record", type=Path, help="write the results here, as JSON")
     options = parser.parse_args()
     tokenizer = open_tokenizer(options.base)
-    loaded = load(options.base, device=torch.device("cpu"), dtype=torch.float32)
-    if not isinstance(loaded, LoadedEncoder):
+    device = torch.device("cpu")
+    loaded = load(options.base, device=device, dtype=torch.float32, adapter=options.adapter)
+    if not isinstance(loaded, LoadedEncoder) or loaded.masked_lm is None:
         raise SystemExit(f"{options.base} is not an encoder")
-    model = masked_lm(read_adapter(options.adapter), loaded.config, loaded.encoder)
+    model = loaded.masked_lm
     answers = {sentence: first_five(model, tokenizer, sentence) for sentence in SENTENCES}
     for sentence, words in answers.items():
         print(f"{sentence:40} {', '.join(words)}")

@@ -250,7 +250,7 @@ def main() -> None:
     tokenizer = open_tokenizer(options.base)
     files = sorted(options.text.glob("*.txt"))
     text = Text({path.stem: read_documents(path, tokenizer) for path in files})
-    loaded = load(options.base, device=torch.device("cpu"), dtype=torch.float32)
+    loaded = load(options.base, device=torch.device("cpu"), dtype=torch.float32, packed=False)
     if not isinstance(loaded, LoadedEncoder):
         raise SystemExit(f"{options.base} is not an encoder")
     run = Run(loaded, text, Special.of(tokenizer), recipe)
