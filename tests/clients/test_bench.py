@@ -182,17 +182,6 @@ def begin_together(count: int) -> Callable[[], Iterator[bytes]]:
     return chunks
 
 
-def one_by_one() -> Callable[[], Iterator[bytes]]:
-    turn = threading.Lock()
-
-    def chunks() -> Iterator[bytes]:
-        with turn:
-            yield sse(token_event(1, "a"))
-            yield sse(FINAL)
-
-    return chunks
-
-
 @pytest.mark.parametrize("arrive", [{"rate": None}, {"rate": 1000.0}], ids=["closed loop", "open loop"])
 def test_streams_are_sent_side_by_side(server: ScriptedServer, arrive: dict[str, Any]) -> None:
     server.on("/generate_stream", Answer(content_type="text/event-stream", chunks=begin_together(4)))
@@ -201,9 +190,23 @@ def test_streams_are_sent_side_by_side(server: ScriptedServer, arrive: dict[str,
 
 
 def test_a_server_that_takes_turns_is_found_out(server: ScriptedServer) -> None:
-    server.on("/generate_stream", Answer(content_type="text/event-stream", chunks=one_by_one()))
-    report = summarize(run(server.url, streams=4, requests=4))
-    assert report.ok == 4
+    third_has_come = threading.Event()  # so that the client has seen one of the first two end
+
+    def wait_for_the_third() -> Iterator[bytes]:
+        assert third_has_come.wait(5)
+        yield sse(FINAL)
+
+    def be_the_third() -> Iterator[bytes]:
+        third_has_come.set()
+        yield sse(FINAL)
+
+    waiting, third = (
+        Answer(content_type="text/event-stream", chunks=chunks)
+        for chunks in (wait_for_the_third, be_the_third)
+    )
+    server.on("/generate_stream", streams(FINAL), waiting, third)
+    report = summarize(run(server.url, streams=2, requests=3))
+    assert report.ok == 3
     assert report.all_overlap is False
 
 
