@@ -102,11 +102,16 @@ async def _serve(settings: Settings, models: list[ModelSetup], link: socket.sock
 
 
 def _split(model: str) -> tuple[str, str]:
-    """NAME=SOURCE, or a source that names itself."""
+    """NAME=SOURCE; or a source by itself, named as people know it: a file, a folder, a hub id, a default."""
     name, equals, source = model.partition("=")
     if equals and name and "/" not in name:
         return name, source
-    return (Path(model).stem if model.endswith(".gguf") else Path(model).name) or model, model
+    if default := find_default(model):
+        return default.name, model
+    path = Path(model).expanduser()
+    if path.exists():
+        return path.stem if path.is_file() else path.resolve().name, model
+    return model, model
 
 
 def _end(worker: subprocess.Popen[bytes]) -> None:

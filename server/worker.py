@@ -9,8 +9,10 @@ from __future__ import annotations
 import logging
 import socket
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+import torch
 
 from models.errors import ModelError
 from models.kv_cache import KVCache
@@ -30,6 +32,7 @@ BLOCK_SIZE = 16  # tokens
 MAX_PASSAGES = 64  # in one encoder batch
 KV_SHARE = 0.25  # of free memory, unless told
 MIN_TOKENS = 64  # a KV cache for fewer serves nobody
+STEP_TOKENS = {"cpu": 256, "cuda": 2048}  # by default; a quarter of a second on a small CPU
 
 
 def main() -> int:
@@ -37,7 +40,7 @@ def main() -> int:
     link = socket.socket(fileno=int(sys.argv[1]))
     setup = _receive_setup(link)
     try:
-        members = _load(setup)
+        members = load_all(setup)
     except (ModelError, DeviceError) as error:
         link.sendall(frame(LoadFailed(str(error))))
         return 1
@@ -56,81 +59,92 @@ class Member:
     runner: ModelRunner
 
 
-def _load(setup: Setup) -> list[Member]:
+def load_all(setup: Setup) -> list[Member]:
     """Raises ModelError or DeviceError."""
     device = choose_device(setup.device)
     dtype = choose_dtype(setup.dtype, device)
     loaded = [
-        (model, load(Path(model.path), device=device, dtype=dtype, adapter=model.adapter and Path(model.adapter)))
+        (model, load(Path(model.path), device=device, dtype=dtype, adapter=_path(model.adapter)))
         for model in setup.models
     ]
     decoders = sum(isinstance(weights, LoadedDecoder) for _, weights in loaded)
-    memory = setup.kv_memory or int(free_memory(device) * KV_SHARE)
-    budget = setup.max_batch_tokens or (2048 if device.type == "cuda" else 256)
-    return [
-        _decoder(model, weights, memory // decoders, budget, setup.max_sequences)
-        if isinstance(weights, LoadedDecoder)
-        else _encoder(model, weights, budget)
-        for model, weights in loaded
-    ]
+    share = (setup.kv_memory or int(free_memory(device) * KV_SHARE)) // max(decoders, 1)
+    step_tokens = setup.max_batch_tokens or STEP_TOKENS[device.type]
+    host = Host(device, dtype, kv_memory=share, step_tokens=step_tokens, max_sequences=setup.max_sequences)
+    return [host.admit(model, weights) for model, weights in loaded]
 
 
-def _decoder(model: ModelSetup, weights: LoadedDecoder, memory: int, budget: int, sequences: int) -> Member:
-    """Give it as many KV blocks as fit into `memory` bytes, but no more than its sequences can fill."""
-    config, device, dtype = weights.config, weights.device, weights.dtype
-    fitting = memory // KVCache.bytes_per_block(config, BLOCK_SIZE, dtype)
-    wanted = sequences * -(-config.context_length // BLOCK_SIZE)
-    blocks = min(fitting, wanted)
-    if blocks * BLOCK_SIZE < MIN_TOKENS:
-        raise NotEnoughMemory(f"--kv-memory: {memory} bytes hold {blocks * BLOCK_SIZE} tokens of {model.name}")
-    cache = KVCache(config, blocks, BLOCK_SIZE, device=device, dtype=dtype)
-    return Member(
-        card=_card(model, weights, {Task.GENERATE}, max_tokens=min(config.context_length, blocks * BLOCK_SIZE)),
-        lane=GenerationLane(
-            model.name, BlockPool(blocks, BLOCK_SIZE), max_batch_tokens=budget, max_sequences=sequences
-        ),
-        runner=DecoderRunner(weights.decoder, cache, device),
-    )
+@dataclass(frozen=True, slots=True)
+class Host:
+    """The device, and what each model may have of it; `kv_memory` in bytes, for each decoder."""
+
+    device: torch.device
+    dtype: torch.dtype
+    kv_memory: int
+    step_tokens: int
+    max_sequences: int
+
+    def admit(self, model: ModelSetup, weights: LoadedDecoder | LoadedEncoder) -> Member:
+        """Raises NotEnoughMemory."""
+        if isinstance(weights, LoadedDecoder):
+            return self._admit_decoder(model, weights)
+        return self._admit_encoder(model, weights)
+
+    def _admit_decoder(self, model: ModelSetup, weights: LoadedDecoder) -> Member:
+        blocks = self._count_blocks(model, weights)
+        cache = KVCache(
+            weights.config, num_blocks=blocks, block_size=BLOCK_SIZE, device=self.device, dtype=self.dtype
+        )
+        longest = min(weights.config.context_length, blocks * BLOCK_SIZE)
+        return Member(
+            card=self._card(model, weights, {Task.GENERATE}, max_tokens=longest),
+            lane=GenerationLane(
+                model.name,
+                BlockPool(blocks, BLOCK_SIZE),
+                max_batch_tokens=self.step_tokens,
+                max_sequences=self.max_sequences,
+            ),
+            runner=DecoderRunner(weights.decoder, cache, self.device),
+        )
+
+    def _admit_encoder(self, model: ModelSetup, weights: LoadedEncoder) -> Member:
+        tasks = {Task.EMBED} if weights.masked_lm is None else {Task.EMBED, Task.FILL_MASK}
+        card = self._card(model, weights, tasks, max_tokens=weights.config.context_length)
+        return Member(
+            card=replace(card, embedding_size=weights.config.hidden_size, pooling=weights.pooling.value),
+            lane=EncodingLane(model.name, max_batch_tokens=2 * self.step_tokens, max_passages=MAX_PASSAGES),
+            runner=EncoderRunner(weights.encoder, weights.masked_lm, weights.pooling, self.device),
+        )
+
+    def _count_blocks(self, model: ModelSetup, weights: LoadedDecoder) -> int:
+        """As many as fit, but no more than the sequences could ever fill."""
+        fitting = self.kv_memory // KVCache.bytes_per_block(weights.config, BLOCK_SIZE, self.dtype)
+        wanted = self.max_sequences * -(-weights.config.context_length // BLOCK_SIZE)
+        blocks = min(fitting, wanted)
+        if blocks * BLOCK_SIZE < MIN_TOKENS:
+            raise NotEnoughMemory(
+                f"--kv-memory: {self.kv_memory} bytes hold {blocks * BLOCK_SIZE} tokens of {model.name}"
+            )
+        return blocks
+
+    def _card(
+        self, model: ModelSetup, weights: LoadedDecoder | LoadedEncoder, tasks: set[Task], *, max_tokens: int
+    ) -> ModelCard:
+        return ModelCard(
+            name=model.name,
+            source=model.source,
+            architecture=weights.config.architecture,
+            tasks=frozenset(tasks),
+            max_tokens=max_tokens,
+            parameters=weights.parameters,
+            dtype=str(self.dtype).removeprefix("torch."),
+            device=self.device.type,
+            fingerprint=weights.fingerprint,
+        )
 
 
-def _encoder(model: ModelSetup, weights: LoadedEncoder, budget: int) -> Member:
-    tasks = {Task.EMBED} if weights.masked_lm is None else {Task.EMBED, Task.FILL_MASK}
-    return Member(
-        card=_card(
-            model,
-            weights,
-            tasks,
-            max_tokens=weights.config.context_length,
-            embedding_size=weights.config.hidden_size,
-            pooling=weights.pooling.value,
-        ),
-        lane=EncodingLane(model.name, max_batch_tokens=2 * budget, max_passages=MAX_PASSAGES),
-        runner=EncoderRunner(weights.encoder, weights.masked_lm, weights.pooling, weights.device),
-    )
-
-
-def _card(
-    model: ModelSetup,
-    weights: LoadedDecoder | LoadedEncoder,
-    tasks: set[Task],
-    *,
-    max_tokens: int,
-    embedding_size: int | None = None,
-    pooling: str | None = None,
-) -> ModelCard:
-    return ModelCard(
-        name=model.name,
-        source=model.source,
-        architecture=weights.config.architecture,
-        tasks=frozenset(tasks),
-        max_tokens=max_tokens,
-        parameters=weights.parameters,
-        dtype=str(weights.dtype).removeprefix("torch."),
-        device=weights.device.type,
-        fingerprint=weights.fingerprint,
-        embedding_size=embedding_size,
-        pooling=pooling,
-    )
+def _path(text: str | None) -> Path | None:
+    return Path(text) if text is not None else None
 
 
 def _receive_setup(link: socket.socket) -> Setup:

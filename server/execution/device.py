@@ -56,5 +56,7 @@ def _lines(path: Path) -> list[str]:
 
 def _cpu_multiplies_bfloat16() -> bool:
     """AVX512-BF16 or AMX: without them bfloat16 is emulated, slower than float32."""
-    checks = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
+    checks = (
+        getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    )
     return any(check() for check in checks if check is not None)

@@ -1,0 +1,78 @@
+"""The command `triptych`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+from models.errors import ModelError
+from models.weights.sources import DEFAULTS, resolve
+from server import shell
+from server.settings import BadSetting, add_flags, read
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command. Exit status: 0 done, 1 it failed, 2 it was not understood."""
+    parsed = _parser().parse_args(arguments)
+    try:
+        return int(parsed.run(parsed))
+    except BadSetting as error:
+        print(f"triptych: {error}", file=sys.stderr)
+        return 2
+    except ModelError as error:
+        print(f"triptych: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="triptych", description=__doc__)
+    parser.add_argument("--version", action="version", version=f"triptych {version('triptych')}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    serve = commands.add_parser(
+        "serve", help="serve models over HTTP", description="With no --model: a small GPT and a small BERT."
+    )
+    add_flags(serve)
+    serve.set_defaults(run=_serve)
+    pull = commands.add_parser("pull", help="download a model into the cache")
+    pull.add_argument("source", metavar="SOURCE", help="a hub id, or the name of a default model")
+    add_flags(pull, ("cache", "offline"))
+    pull.set_defaults(run=_pull)
+    models = commands.add_parser("models", help="list the default models and what is in the cache")
+    add_flags(models, ("cache",))
+    models.set_defaults(run=_models)
+    shell.add_commands(commands)
+    return parser
+
+
+def _serve(parsed: argparse.Namespace) -> int:
+    from server.build import (
+        serve,
+    )  # imports the engine's and the edge's libraries, which `pull` can do without
+
+    return serve(read(vars(parsed)))
+
+
+def _pull(parsed: argparse.Namespace) -> int:
+    settings = read(vars(parsed))
+    print(resolve(parsed.source, cache=settings.cache, offline=settings.offline))
+    return 0
+
+
+def _models(parsed: argparse.Namespace) -> int:
+    cache = read(vars(parsed)).cache
+    for default in DEFAULTS.values():
+        path = default.path(cache)
+        size = _size(path) if path.exists() else "not fetched"
+        print(f"{default.name:40} {size:>12}  default, {default.source}")
+    for folder in sorted((cache / "hub").glob("*--*")):
+        print(f"{folder.name.replace('--', '/', 1):40} {_size(folder):>12}  {folder}")
+    return 0
+
+
+def _size(path: Path) -> str:
+    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+    return f"{sum(file.stat().st_size for file in files) / 1e6:.0f} MB"
