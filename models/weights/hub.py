@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import queue
-import shutil
+import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
 
 IMPATIENCE_S = 2.5  # where there is another source to try
 PATIENCE_S = 10.0  # where there is none
+STALL_S = 10.0  # without a byte
+CHUNK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +30,7 @@ class Listing:
 
     repository: str
     commit: str
-    files: tuple[str, ...]
+    files: Mapping[str, int | None]  # sizes in bytes, where the hub states them
     sha256: Mapping[str, str]
 
     def choose(self, file: str | None) -> list[str]:
@@ -95,38 +99,92 @@ def _listing(repository: str, info: ModelInfo) -> Listing:
     return Listing(
         repository=repository,
         commit=info.sha or "main",
-        files=tuple(sibling.rfilename for sibling in siblings),
+        files={sibling.rfilename: sibling.size for sibling in siblings},
         sha256={sibling.rfilename: sibling.lfs.sha256 for sibling in siblings if sibling.lfs is not None},
     )
 
 
 def download(
-    listing: Listing, files: list[str], folder: Path, *, sha256: Mapping[str, str] | None = None
+    listing: Listing, files: Sequence[str], folder: Path, *, sha256: Mapping[str, str] | None = None
 ) -> None:
     """Fetch `files` into `folder`, which appears when all are there and verified.
 
-    Sums are those of `sha256` where it knows the file, else the hub's. A broken-off attempt is resumed.
-    Raises SourceUnreachable or ChecksumMismatch.
+    Sums are those of `sha256` where it knows the file, else the hub's. What a broken-off attempt brought of
+    the same commit is not fetched again. Raises SourceUnreachable or ChecksumMismatch.
     """
     sums = {**listing.sha256, **(sha256 or {})}
-    with keep(folder, unfinished=folder.with_name(f".{folder.name}.unfinished")) as unfinished:
+    with keep(folder, unfinished=folder.with_name(f".{folder.name}.{listing.commit[:12]}")) as unfinished:
         for name in files:
-            _download(listing, name, unfinished)
+            _download(listing, name, unfinished / name)
             if name in sums:
                 verify(unfinished / name, sums[name])
-        shutil.rmtree(unfinished / ".cache", ignore_errors=True)  # the hub client's notes on what it has
 
 
-def _download(listing: Listing, name: str, folder: Path) -> None:
-    from huggingface_hub import hf_hub_download
+def _download(listing: Listing, name: str, target: Path) -> None:
+    if target.exists():
+        return
+    # Ours, because the hub client's own begins anew after a break (huggingface_hub 2.4).
+    part = target.with_name(f"{target.name}.part")
+    part.parent.mkdir(parents=True, exist_ok=True)
+    complete = False
+    while not complete:
+        before = _size(part)
+        try:
+            _fetch_rest(listing, name, part)
+            complete = True
+        except Exception as error:  # as above
+            if _size(part) > before:
+                continue  # a broken connection; as long as something comes, it is worth another
+            raise SourceUnreachable(
+                f"{name} of {listing.repository} could not be downloaded ({_first_line(error)}); "
+                "try again, it goes on where it stopped"
+            ) from error
+    os.replace(part, target)
 
-    try:
-        hf_hub_download(listing.repository, name, revision=listing.commit, local_dir=folder)
-    except Exception as error:  # as above
-        raise SourceUnreachable(
-            f"{name} of {listing.repository} could not be downloaded ({_first_line(error)}); "
-            "try again, it goes on where it stopped"
-        ) from error
+
+def _size(part: Path) -> int:
+    return part.stat().st_size if part.exists() else 0
+
+
+def _fetch_rest(listing: Listing, name: str, part: Path) -> None:
+    """Bring `part` to its full length, from wherever it stands."""
+    from huggingface_hub import get_session, get_token, hf_hub_url
+
+    size = listing.files[name]
+    there = _size(part)
+    if there and there == size:
+        return
+    headers = {"Accept-Encoding": "identity"}  # the size is of the file, not of what a proxy makes of it
+    if token := get_token():
+        headers["Authorization"] = f"Bearer {token}"
+    if there:
+        headers["Range"] = f"bytes={there}-"
+    url = hf_hub_url(listing.repository, name, revision=listing.commit)
+    with get_session().stream(
+        "GET", url, headers=headers, follow_redirects=True, timeout=STALL_S
+    ) as response:
+        response.raise_for_status()
+        if response.status_code != HTTPStatus.PARTIAL_CONTENT:
+            there = 0  # the server sends it all again
+        _append(response.iter_bytes(CHUNK_BYTES), part, there, size)
+
+
+def _append(chunks: Iterable[bytes], part: Path, there: int, size: int | None) -> None:
+    from tqdm import tqdm
+
+    name = part.name.removesuffix(".part")
+    small = size is not None and size < CHUNK_BYTES
+    with (
+        part.open("r+b" if there else "wb") as file,
+        tqdm(
+            desc=name, total=size, initial=there, unit="B", unit_scale=True, file=sys.stderr, disable=small
+        ) as progress,
+    ):
+        file.seek(there)
+        for chunk in chunks:
+            file.write(chunk)
+            file.flush()  # what has arrived is there for the next attempt
+            progress.update(len(chunk))
 
 
 def _first_line(error: Exception) -> str:

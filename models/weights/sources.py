@@ -85,7 +85,7 @@ def resolve(source: str, *, cache: Path, offline: bool = False) -> Path:
     if default := find_default(source):
         return _resolve_default(default, cache, offline)
     path = Path(source).expanduser()
-    if path.is_dir():
+    if source and path.is_dir():
         return path
     if path.is_file():
         return _gguf(path)
