@@ -81,12 +81,12 @@ def _names(config: Mapping[str, Any]) -> dict[str, str]:
 def _known(backend: Tokenizer, names: Mapping[str, str]) -> dict[str, str]:
     """The names that the vocabulary has, and a mask token that nobody named but that is there."""
     known = {role: token for role, token in names.items() if backend.token_to_id(token) is not None}
+    added = {token.content: token.special for token in backend.get_added_tokens_decoder().values()}
     for mask in ("[MASK]", "<mask>"):
-        if "mask_token" not in known and backend.token_to_id(mask) is not None:
+        if "mask_token" not in known and added.get(mask):
             known["mask_token"] = mask
     special = [AddedToken(token, normalized=False, special=True) for token in known.values()]
-    already = {token.content for token in backend.get_added_tokens_decoder().values()}
-    backend.add_special_tokens([token for token in special if token.content not in already])
+    backend.add_special_tokens([token for token in special if token.content not in added])
     return known
 
 
@@ -166,8 +166,6 @@ def _roberta(
 
 def _stop_ids(path: Path, backend: Tokenizer, names: Mapping[str, str]) -> frozenset[int]:
     """generation_config.json's, else config.json's, and the tokenizer's own end of text."""
-    if "mask_token" in names:  # an encoder ends nothing
-        return frozenset()
     stated = _read(path / "generation_config.json").get("eos_token_id")
     if stated is None:
         stated = _read(path / "config.json").get("eos_token_id")

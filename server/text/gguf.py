@@ -49,7 +49,7 @@ def read_gguf(path: Path) -> Vocabulary:
     return Vocabulary(
         backend=backend,
         names=names,
-        stop_ids=frozenset(facts[key] for key in _ENDINGS if key in facts and "mask_token_id" not in facts),
+        stop_ids=frozenset(facts[key] for key in _ENDINGS if key in facts),
         chat_template=metadata.get("tokenizer.chat_template"),
     )
 

@@ -93,6 +93,11 @@ def test_a_text_ends_with_what_generation_config_says_and_the_tokenizers_own_end
     assert load_tokenizer(tmp_path).eos_ids == expected
 
 
+def test_a_decoder_whose_vocabulary_has_a_mask_still_ends(tmp_path: Path) -> None:
+    save(tmp_path, byte_level(), eos_token="<|im_end|>", mask_token="<|endoftext|>")  # as Gemma's does
+    assert load_tokenizer(tmp_path).eos_ids == {2}
+
+
 def test_a_turn_that_the_chat_template_ends_ends_the_text(tmp_path: Path) -> None:
     template = "{% for m in messages %}{{ m.content + '<|im_end|>' }}{% endfor %}"
     save(tmp_path, byte_level(), eos_token="<|endoftext|>", chat_template=template)
@@ -145,7 +150,6 @@ def test_the_older_roberta_files_put_their_own_tokens_around(tmp_path: Path) -> 
         assert tokenizer.encode(text) == oracle(text)["input_ids"]
         assert tokenizer.decode(tokenizer.encode(text), False) == oracle.decode(oracle(text)["input_ids"])
     assert tokenizer.mask_id == vocabulary["<mask>"]
-    assert tokenizer.eos_ids == frozenset()
 
 
 @pytest.mark.parametrize("lower", [True, False])
