@@ -25,8 +25,9 @@ HEART = {"score": 0.05, "token": 6, "token_str": "heart", "sequence": "the heart
 
 # `triptych` as a process of its own: what a terminal, a pipe or a signal sees.
 PROGRAM = """
-import argparse, sys
+import argparse, signal, sys
 from server import shell
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it for what runs in the background
 parser = argparse.ArgumentParser(prog="triptych")
 shell.add_commands(parser.add_subparsers(required=True))
 args = parser.parse_args()
