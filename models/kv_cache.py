@@ -6,6 +6,9 @@ PagedAttention, arXiv 2309.06180). Who holds which block is the scheduler's busi
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
 import torch
 
 from models.config import DecoderConfig
@@ -15,6 +18,7 @@ class KVCache:
     """Keys and values by layer, each [num_blocks, kv_heads, block_size, head_dim].
 
     Zeroed, because masked places are still read, and what is not a number stays so even when weighted by 0.
+    On a CPU the memory is the system's zero pages, which take up room only once they are written.
     """
 
     def __init__(
@@ -32,10 +36,17 @@ class KVCache:
         self.num_blocks = num_blocks
         self.block_size = block_size
         shape = (config.layers, num_blocks, config.kv_heads, block_size, config.head_dim)
-        self.keys = torch.zeros(shape, device=device, dtype=dtype).unbind()
-        self.values = torch.zeros(shape, device=device, dtype=dtype).unbind()
+        self.keys = _zeros(shape, device, dtype).unbind()
+        self.values = _zeros(shape, device, dtype).unbind()
 
     @staticmethod
     def bytes_per_block(config: DecoderConfig, block_size: int, dtype: torch.dtype) -> int:
         """Bytes that one more block costs, keys and values of all layers together."""
         return 2 * config.layers * config.kv_heads * block_size * config.head_dim * dtype.itemsize
+
+
+def _zeros(shape: tuple[int, ...], device: torch.device, dtype: torch.dtype) -> torch.Tensor:
+    """`torch.zeros` writes every page of host memory; NumPy leaves that to the system, at first use."""
+    if device.type != "cpu":
+        return torch.zeros(shape, device=device, dtype=dtype)
+    return torch.from_numpy(np.zeros(math.prod(shape) * dtype.itemsize, np.uint8)).view(dtype).view(shape)

@@ -10,24 +10,33 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from models.weights.sources import DEFAULTS, find_default, resolve
 from server.engine.messages import ModelSetup, Setup, frame
+from server.errors import NotReady
 from server.settings import BadSetting, Settings
 
+if TYPE_CHECKING:
+    import uvicorn
+
+    from server.engine.engine import Engine
+
 GRACE_S = 5.0  # for the engine process to end by itself
+DRAIN_S = 30  # for open streams to end after SIGTERM; then they are told
 ADAPTER = Path(__file__).parent.parent / "models" / "defaults" / "minilm_mlm"
 
 
 def serve(settings: Settings) -> int:
-    """Serve until told to stop. Raises ModelError or BadSetting for models that cannot be brought here."""
-    models = bring_models(settings)
-    link, worker = start_worker(settings, models)
-    try:
-        return asyncio.run(_serve(settings, models, link))
-    finally:
-        link.close()
-        _end(worker)
+    """Serve until told to stop. Raises ModelError or BadSetting for what cannot be brought or listened on."""
+    with _listen(settings.host, settings.port) as listener:
+        models = bring_models(settings)
+        link, worker = start_worker(settings, models)
+        try:
+            return asyncio.run(_serve(settings, models, link, listener))
+        finally:
+            link.close()
+            _end(worker)
 
 
 def bring_models(settings: Settings) -> list[ModelSetup]:
@@ -74,7 +83,18 @@ def start_worker(
     return ours, worker
 
 
-async def _serve(settings: Settings, models: list[ModelSetup], link: socket.socket) -> int:
+def _listen(host: str, port: int) -> socket.socket:
+    """Taken before anything is loaded, so that a port in use costs no wait. Raises BadSetting."""
+    try:
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        return socket.create_server(address[:2], family=family, backlog=2048)
+    except OSError as error:
+        raise BadSetting(f"--host {host} --port {port}: cannot listen there: {error.strerror}") from error
+
+
+async def _serve(
+    settings: Settings, models: list[ModelSetup], link: socket.socket, listener: socket.socket
+) -> int:
     # Imported here: the engine process is starting meanwhile, and it is the slower one.
     import uvicorn
 
@@ -89,16 +109,29 @@ async def _serve(settings: Settings, models: list[ModelSetup], link: socket.sock
     tokenizers = {model.name: load_tokenizer(Path(model.path)) for model in models}
     engine = Engine(connection, tokenizers, max_requests=settings.max_requests)
     server = uvicorn.Server(
-        uvicorn.Config(create_app(engine), host=settings.host, port=settings.port, log_level="info")
+        uvicorn.Config(
+            create_app(engine), log_level="warning", access_log=False, timeout_graceful_shutdown=DRAIN_S
+        )
     )
-    loading = asyncio.create_task(engine.load())
-    loading.add_done_callback(lambda done: setattr(server, "should_exit", done.exception() is not None))
-    await server.serve()
+    loading = asyncio.create_task(_load(engine, server))
+    host, port = listener.getsockname()[:2]
+    print(f"triptych: listening on http://{host}:{port}, loading the models", file=sys.stderr, flush=True)
+    await server.serve(sockets=[listener])
     await engine.close()
-    if (failure := loading.exception() if loading.done() else None) is not None:
-        print(f"triptych: {failure}", file=sys.stderr)
-        return 1
-    return 0
+    return 0 if await loading else 1
+
+
+async def _load(engine: Engine, server: uvicorn.Server) -> bool:
+    """Whether the models could be loaded; where not, say why and end the server."""
+    try:
+        await engine.load()
+    except NotReady as error:
+        print(f"triptych: {error}", file=sys.stderr)
+        server.should_exit = True
+        return False
+    names = ", ".join(f"{card.name} ({card.dtype} on {card.device})" for card in engine.cards)
+    print(f"triptych: serving {names}", file=sys.stderr, flush=True)
+    return True
 
 
 def _split(model: str) -> tuple[str, str]:
