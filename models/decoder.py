@@ -108,7 +108,12 @@ class Decoder(nn.Module):
     def _plan(self, paging: Paging, dtype: torch.dtype) -> AttentionPlan:
         config = self.config
         return AttentionPlan.build(
-            paging, heads=config.heads, kv_heads=config.kv_heads, window=config.window, dtype=dtype
+            paging,
+            heads=config.heads,
+            kv_heads=config.kv_heads,
+            head_dim=config.head_dim,
+            window=config.window,
+            dtype=dtype,
         )
 
 

@@ -26,6 +26,8 @@ class TilePlan:
     tokens: Tensor  # [tiles * count]
     gather: Tensor  # [tiles * kv_heads * blocks] rows of the cache, seen as [num_blocks * kv_heads, …]
     mask: Tensor  # [tiles, 1, rows, context] added to scores: 0, or minus infinity where a key is not seen
+    keys: Tensor  # [tiles, kv_heads, context, head_dim] where every layer gathers its keys in turn:
+    values: Tensor  # fresh memory for each would cost four times the gathering itself, in page faults
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,21 +40,32 @@ class AttentionPlan:
 
     @classmethod
     def build(
-        cls, paging: Paging, *, heads: int, kv_heads: int, window: int | None, dtype: torch.dtype
+        cls,
+        paging: Paging,
+        *,
+        heads: int,
+        kv_heads: int,
+        head_dim: int,
+        window: int | None,
+        dtype: torch.dtype,
     ) -> AttentionPlan:
         """`window`: how many tokens a query sees, itself included; None: all before it."""
         heads_of = torch.arange(kv_heads, device=paging.blocks.device)
         rows = paging.blocks[:, None] * kv_heads + heads_of
         slots = rows * paging.block_size + paging.offsets[:, None]
-        tiles = tuple(
-            TilePlan(
+        tiles = []
+        for group in paging.groups:
+            count, blocks = group.tables.shape
+            shape = (count, kv_heads, blocks * paging.block_size, head_dim)
+            plan = TilePlan(
                 tokens=group.tokens.flatten(),
                 gather=(group.tables[:, None] * kv_heads + heads_of[:, None]).flatten(),
                 mask=_mask(group, heads // kv_heads, paging.block_size, window, dtype),
+                keys=torch.empty(shape, dtype=dtype, device=rows.device),
+                values=torch.empty(shape, dtype=dtype, device=rows.device),
             )
-            for group in paging.groups
-        )
-        return cls(slots=slots.flatten(), tiles=tiles, restore=paging.restore)
+            tiles.append(plan)
+        return cls(slots=slots.flatten(), tiles=tuple(tiles), restore=paging.restore)
 
 
 def attend(
@@ -76,26 +89,26 @@ def _attend_tiles(query: Tensor, keys: Tensor, values: Tensor, plan: TilePlan) -
 
     Query heads that share a key head are rows of one small matrix: keys are read once for all of them.
     """
-    tiles, _, rows, context = plan.mask.shape
-    _, heads, size = query.shape
-    kv_heads = keys.shape[1]
+    heads = query.shape[1]
+    tiles, kv_heads, _, size = plan.keys.shape
     taken = query.index_select(0, plan.tokens).view(tiles, -1, kv_heads, heads // kv_heads, size)
     folded = taken.transpose(1, 2).reshape(tiles, kv_heads, -1, size)
     real = folded.shape[2]
     attended = F.scaled_dot_product_attention(
-        F.pad(folded, (0, 0, 0, rows - real)),
-        _gather(keys, plan.gather, tiles, context),
-        _gather(values, plan.gather, tiles, context),
+        F.pad(folded, (0, 0, 0, plan.mask.shape[2] - real)),
+        _gather(keys, plan.gather, plan.keys),
+        _gather(values, plan.gather, plan.values),
         attn_mask=plan.mask,
     )
     unfolded = attended[:, :, :real].view(tiles, kv_heads, -1, heads // kv_heads, size)
     return unfolded.transpose(1, 2).reshape(-1, heads, size)
 
 
-def _gather(cache: Tensor, rows: Tensor, tiles: int, context: int) -> Tensor:
-    """One layer's keys or values of each tile: [tiles, kv_heads, context, head_dim]."""
-    _, kv_heads, _, size = cache.shape
-    return cache.flatten(0, 1).index_select(0, rows).view(tiles, kv_heads, context, size)
+def _gather(cache: Tensor, rows: Tensor, place: Tensor) -> Tensor:
+    """One layer's keys or values of every tile, written to `place` [tiles, kv_heads, context, head_dim]."""
+    blocks = place.view(-1, *cache.shape[2:])
+    torch.index_select(cache.flatten(0, 1), 0, rows, out=blocks)
+    return place
 
 
 def _mask(

@@ -54,7 +54,12 @@ class Cached:
             CPU,
         )
         plan = AttentionPlan.build(
-            paging, heads=HEADS, kv_heads=KV_HEADS, window=self.window, dtype=torch.float32
+            paging,
+            heads=HEADS,
+            kv_heads=KV_HEADS,
+            head_dim=SIZE,
+            window=self.window,
+            dtype=torch.float32,
         )
         query, key, value = (
             torch.cat([self.texts[text][part][start : start + count] for text, start, count in slices])
