@@ -63,17 +63,15 @@ class Paging:
         restore = torch.empty_like(order)
         restore[order] = torch.arange(len(order), device=device)
         places = [
-            divmod(position, block_size)
-            for start, count in zip(starts, counts, strict=True)
+            (table[position // block_size], position % block_size)
+            for table, start, count in zip(tables, starts, counts, strict=True)
             for position in range(start, start + count)
         ]
-        owners = [table for table, count in zip(tables, counts, strict=True) for _ in range(count)]
+        written = torch.tensor(places, device=device)
         return cls(
             block_size=block_size,
-            blocks=torch.tensor(
-                [table[index] for table, (index, _) in zip(owners, places, strict=True)], device=device
-            ),
-            offsets=torch.tensor([offset for _, offset in places], device=device),
+            blocks=written[:, 0],
+            offsets=written[:, 1],
             groups=built,
             restore=restore,
         )
