@@ -6,6 +6,7 @@ Together with `worker`, which does the same for the engine process, the only fil
 from __future__ import annotations
 
 import asyncio
+import signal
 import socket
 import subprocess
 import sys
@@ -116,6 +117,7 @@ async def _serve(
     loading = asyncio.create_task(_load(engine, server))
     host, port = listener.getsockname()[:2]
     print(f"triptych: listening on http://{host}:{port}, loading the models", file=sys.stderr, flush=True)
+    signal.signal(signal.SIGTERM, lambda *_: None)  # uvicorn raises it again when it has shut down
     await server.serve(sockets=[listener])
     await engine.close()
     return 0 if await loading else 1

@@ -10,6 +10,7 @@ from pathlib import Path
 from models.errors import ModelError
 from models.weights.sources import DEFAULTS, resolve
 from server import shell
+from server.errors import ServerError
 from server.settings import BadSetting, add_flags, read
 
 
@@ -21,7 +22,7 @@ def main(arguments: list[str] | None = None) -> int:
     except BadSetting as error:
         print(f"triptych: {error}", file=sys.stderr)
         return 2
-    except ModelError as error:
+    except (ModelError, ServerError) as error:
         print(f"triptych: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import socket
 import sys
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -42,7 +43,8 @@ def main() -> int:
     try:
         members = load_all(setup)
     except (ModelError, DeviceError) as error:
-        link.sendall(frame(LoadFailed(str(error))))
+        with suppress(ConnectionError):  # the other process may have given up before
+            link.sendall(frame(LoadFailed(str(error))))
         return 1
     link.sendall(frame(Ready([member.card for member in members])))
     scheduler = Scheduler({member.card.name: member.lane for member in members})

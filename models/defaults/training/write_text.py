@@ -10,9 +10,9 @@ run with another `--first-seed` adds to the first.
 from __future__ import annotations
 
 import argparse
-import asyncio
 import random
 import re
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TextIO
 
@@ -51,7 +51,7 @@ courage; honesty; luck; time; memory
 """
 
 
-async def write(server: str, seed: int, slots: asyncio.Semaphore, client: httpx.AsyncClient) -> str:
+def write(server: str, seed: int, client: httpx.Client) -> str:
     """One document: form, topic and text follow from the seed."""
     draw = random.Random(seed)
     topic = draw.choice(TOPICS.replace("\n", " ").split("; ")).strip()
@@ -62,8 +62,7 @@ async def write(server: str, seed: int, slots: asyncio.Semaphore, client: httpx.
         "top_p": 0.95,
         "seed": seed,
     }
-    async with slots:
-        response = await client.post(f"{server}/v1/chat/completions", json=body, timeout=600)
+    response = client.post(f"{server}/v1/chat/completions", json=body, timeout=600)
     response.raise_for_status()
     return on_one_line(response.json()["choices"][0]["message"]["content"])
 
@@ -76,12 +75,11 @@ def on_one_line(text: str) -> str:
     return text[: end + 1]
 
 
-async def write_all(server: str, seeds: range, concurrency: int, file: TextIO) -> None:
-    slots = asyncio.Semaphore(concurrency)
-    async with httpx.AsyncClient() as client:
-        tasks = [asyncio.create_task(write(server, seed, slots, client)) for seed in seeds]
-        for task in tasks:
-            print(await task, file=file, flush=True)
+def write_all(server: str, seeds: range, concurrency: int, file: TextIO) -> None:
+    limits = httpx.Limits(max_connections=concurrency)
+    with httpx.Client(limits=limits) as client, ThreadPoolExecutor(concurrency) as writers:
+        for text in writers.map(lambda seed: write(server, seed, client), seeds):
+            print(text, file=file, flush=True)
 
 
 def main() -> None:
@@ -94,7 +92,7 @@ def main() -> None:
     options = parser.parse_args()
     seeds = range(options.first_seed, options.first_seed + options.documents)
     with options.text.open("a", encoding="utf-8") as file:
-        asyncio.run(write_all(options.server, seeds, options.concurrency, file))
+        write_all(options.server, seeds, options.concurrency, file)
 
 
 if __name__ == "__main__":
