@@ -154,5 +154,6 @@ class ModelCard:
     dtype: str
     device: str
     fingerprint: str  # equal fingerprints promise equal text
+    batch_invariant: bool  # whether a text is the same bit for bit alone and in any company
     embedding_size: int | None = None
     pooling: str | None = None

@@ -21,7 +21,14 @@ from models.loading import LoadedDecoder, LoadedEncoder, load
 from server.engine import messages
 from server.engine.loop import Loop
 from server.engine.messages import LoadFailed, ModelSetup, Ready, Setup, frame
-from server.execution.device import DeviceError, NotEnoughMemory, choose_device, choose_dtype, free_memory
+from server.execution.device import (
+    DeviceError,
+    NotEnoughMemory,
+    choose_device,
+    choose_dtype,
+    free_memory,
+    is_batch_invariant,
+)
 from server.execution.runner import DecoderRunner, EncoderRunner, ModelRunner, Runner
 from server.request import ModelCard, Task
 from server.scheduling.blocks import BlockPool
@@ -142,6 +149,7 @@ class Host:
             dtype=str(self.dtype).removeprefix("torch."),
             device=self.device.type,
             fingerprint=weights.fingerprint,
+            batch_invariant=is_batch_invariant(self.device, self.dtype),
         )
 
 

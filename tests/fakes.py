@@ -40,6 +40,7 @@ DECODER = ModelCard(
     dtype="float32",
     device="cpu",
     fingerprint="fp_decoder",
+    batch_invariant=True,
 )
 ENCODER = ModelCard(
     name="org/bert",
@@ -51,6 +52,7 @@ ENCODER = ModelCard(
     dtype="float32",
     device="cpu",
     fingerprint="fp_encoder",
+    batch_invariant=True,
     embedding_size=2,
     pooling="mean",
 )

@@ -29,6 +29,7 @@ CARD = {
     "dtype": "bfloat16",
     "device": "cpu",
     "fingerprint": "fp_0a1b2c",
+    "batch_invariant": True,
     "embedding_size": None,
     "pooling": None,
 }
@@ -116,6 +117,7 @@ def _card(card: ModelCard) -> dict[str, Any]:
         "dtype": card.dtype,
         "device": card.device,
         "fingerprint": card.fingerprint,
+        "batch_invariant": card.batch_invariant,
         "embedding_size": card.embedding_size,
         "pooling": card.pooling,
     }

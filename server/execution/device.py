@@ -36,6 +36,11 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if device.type == "cuda" or _cpu_multiplies_bfloat16() else torch.float32
 
 
+def is_batch_invariant(device: torch.device, dtype: torch.dtype) -> bool:
+    """Where tests hold it: in the CPU's own bfloat16 products. MKL's float32 sums depend on the batch."""
+    return device.type == "cpu" and dtype is torch.bfloat16 and _cpu_multiplies_bfloat16()
+
+
 def free_memory(device: torch.device) -> int:
     """Bytes that could be allocated now; on a CPU within the limit of a container."""
     if device.type == "cuda":

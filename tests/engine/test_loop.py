@@ -64,7 +64,8 @@ class Peer:
 
     def receive(self) -> messages.Event:
         (length,) = messages.LENGTH.unpack(self._link.recv(4, socket.MSG_WAITALL))
-        return messages.decode_event(self._link.recv(length, socket.MSG_WAITALL))
+        event: messages.Event = messages.decode_event(self._link.recv(length, socket.MSG_WAITALL))
+        return event
 
     def stepped(self) -> Stepped:
         event = self.receive()
@@ -79,7 +80,7 @@ class Peer:
 @contextmanager
 def running_loop(runner: CountingRunner) -> Iterator[Peer]:
     ours, theirs = socket.socketpair()
-    lanes = {
+    lanes: dict[str, GenerationLane | EncodingLane] = {
         "gpt": GenerationLane("gpt", BlockPool(8, 4), max_batch_tokens=16, max_sequences=4),
         "bert": EncodingLane("bert", max_batch_tokens=16, max_passages=4),
     }
