@@ -30,7 +30,7 @@ ADAPTER = Path(__file__).parent.parent / "models" / "defaults" / "minilm_mlm"
 
 def serve(settings: Settings) -> int:
     """Serve until told to stop. Raises ModelError or BadSetting for what cannot be brought or listened on."""
-    with _listen(settings.host, settings.port) as listener:
+    with _bind(settings.host, settings.port) as listener:
         models = bring_models(settings)
         link, worker = start_worker(settings, models)
         try:
@@ -84,11 +84,16 @@ def start_worker(
     return ours, worker
 
 
-def _listen(host: str, port: int) -> socket.socket:
-    """Taken before anything is loaded, so that a port in use costs no wait. Raises BadSetting."""
+def _bind(host: str, port: int) -> socket.socket:
+    """Bound before anything is fetched, so that a port in use costs no wait; connections are refused until
+    the server listens. Raises BadSetting.
+    """
     try:
-        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        return socket.create_server(address[:2], family=family, backlog=2048)
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        return listener
     except OSError as error:
         raise BadSetting(f"--host {host} --port {port}: cannot listen there: {error.strerror}") from error
 
@@ -114,32 +119,40 @@ async def _serve(
             create_app(engine), log_level="warning", access_log=False, timeout_graceful_shutdown=DRAIN_S
         )
     )
-    loading = asyncio.create_task(_load(engine, server))
+    watching = asyncio.create_task(_watch(engine, server))
+    signal.signal(signal.SIGTERM, lambda *_: None)  # uvicorn raises it again when it has shut down
     host, port = listener.getsockname()[:2]
     print(f"triptych: listening on http://{host}:{port}, loading the models", file=sys.stderr, flush=True)
-    signal.signal(signal.SIGTERM, lambda *_: None)  # uvicorn raises it again when it has shut down
     await server.serve(sockets=[listener])
+    failed = watching.done()
+    watching.cancel()
     await engine.close()
-    return 0 if await loading else 1
+    return 1 if failed else 0
 
 
-async def _load(engine: Engine, server: uvicorn.Server) -> bool:
-    """Whether the models could be loaded; where not, say why and end the server."""
+async def _watch(engine: Engine, server: uvicorn.Server) -> None:
+    """Say when the models are loaded. Where they cannot be, or the engine stops, say why and end it all."""
     try:
         await engine.load()
+        _announce(engine)
+        reason = await engine.lost()
     except NotReady as error:
-        print(f"triptych: {error}", file=sys.stderr)
-        server.should_exit = True
-        return False
+        reason = str(error)
+    print(f"triptych: {reason}", file=sys.stderr)
+    server.should_exit = True
+
+
+def _announce(engine: Engine) -> None:
     names = ", ".join(f"{card.name} ({card.dtype} on {card.device})" for card in engine.cards)
     print(f"triptych: serving {names}", file=sys.stderr, flush=True)
-    return True
 
 
 def _split(model: str) -> tuple[str, str]:
     """NAME=SOURCE; or a source by itself, named as people know it: a file, a folder, a hub id, a default."""
     name, equals, source = model.partition("=")
     if equals and name and "/" not in name:
+        if not source:
+            raise BadSetting(f"--model {model}: nothing stands behind the =")
         return name, source
     if default := find_default(model):
         return default.name, model

@@ -150,6 +150,7 @@ class ModelCard:
     architecture: str
     tasks: frozenset[Task]
     max_tokens: int  # of a text; for a decoder of prompt and answer together, by its context and KV cache
+    vocab_size: int  # token ids are below it
     parameters: int
     dtype: str
     device: str

@@ -143,7 +143,10 @@ def _read_file(path: Path) -> dict[str, Any]:
 
 def _parse(name: str, parse: Callable[[str], Any], raw: Any, origin: str) -> Any:
     if name == "model":
-        return tuple(raw) if isinstance(raw, list) else tuple(raw.split())
+        models = raw.split() if isinstance(raw, str) else raw
+        if not isinstance(models, list) or not all(isinstance(one, str) and one for one in models):
+            raise BadSetting(f"{origin} must be sources, as a list or separated by spaces; it is {raw!r}")
+        return tuple(models)
     text = str(raw).lower() if isinstance(raw, bool) else str(raw)
     try:
         return parse(text)

@@ -77,7 +77,8 @@ def load_all(setup: Setup) -> list[Member]:
         for model in setup.models
     ]
     decoders = sum(isinstance(weights, LoadedDecoder) for _, weights in loaded)
-    share = (setup.kv_memory or int(free_memory(device) * KV_SHARE)) // max(decoders, 1)
+    memory = int(free_memory(device) * KV_SHARE) if setup.kv_memory is None else setup.kv_memory
+    share = memory // max(decoders, 1)
     step_tokens = setup.max_batch_tokens or STEP_TOKENS[device.type]
     host = Host(device, dtype, kv_memory=share, step_tokens=step_tokens, max_sequences=setup.max_sequences)
     return [host.admit(model, weights) for model, weights in loaded]
@@ -145,6 +146,7 @@ class Host:
             architecture=weights.config.architecture,
             tasks=frozenset(tasks),
             max_tokens=max_tokens,
+            vocab_size=weights.config.vocab_size,
             parameters=weights.parameters,
             dtype=str(self.dtype).removeprefix("torch."),
             device=self.device.type,

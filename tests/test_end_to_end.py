@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -131,8 +132,7 @@ def gauge(server: Server, name: str, *, within_s: float) -> float:
         assert found is not None
         if float(found[1]) == 0 or time.monotonic() > deadline:
             return float(found[1])
-        # The loop reports after each step; the abort shows in the next one.
-        httpx.post(f"{server.url}/generate", json={"inputs": "a", "parameters": {"max_new_tokens": 1}})
+        time.sleep(0.1)
 
 
 def test_an_open_stream_ends_well_after_sigterm_and_the_engine_goes_too() -> None:
@@ -149,6 +149,20 @@ def test_an_open_stream_ends_well_after_sigterm_and_the_engine_goes_too() -> Non
     assert len(data) == 40
     assert data[-1]["generated_text"]
     assert server.wait() == 0
+
+
+def test_sigterm_while_the_models_load_ends_it() -> None:
+    assert Server("--model", "gpt=smollm2-135m-instruct").stop() == 0
+
+
+def test_an_engine_that_dies_ends_the_server_with_its_reason() -> None:
+    server = Server("--model", "bert=all-minilm-l6-v2")
+    server.wait_until_ready()
+    children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text().split()
+    for child in children:
+        os.kill(int(child), signal.SIGKILL)
+    assert server.wait() == 1
+    assert "triptych: the engine process has stopped" in "".join(server.lines)
 
 
 def test_a_folder_that_is_no_model_is_refused_in_one_line(tmp_path: Path) -> None:

@@ -64,6 +64,13 @@ def test_a_misspelt_line_in_the_file_is_an_error(tmp_path: Path) -> None:
         read({"config": str(file)}, {})
 
 
+def test_a_model_in_the_file_is_text(tmp_path: Path) -> None:
+    file = tmp_path / "triptych.toml"
+    file.write_text("model = 5\n")
+    with pytest.raises(BadSetting, match="model in .* must be sources"):
+        read({"config": str(file)}, {})
+
+
 def test_every_setting_has_a_flag() -> None:
     parser = argparse.ArgumentParser()
     add_flags(parser)

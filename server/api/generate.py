@@ -187,7 +187,7 @@ async def _whole(body: GenerateBody, edge: Edge) -> Response:
     timing = _Timing(began=began, admitted=admitted, ended=time.perf_counter())
     return json_response(
         {"generated_text": _full_text(body, answer.finish), "details": details},
-        headers=_compute_headers(body, card) | _timing_headers(timing, answer.finish),
+        headers=_compute_headers(body, card, request) | _timing_headers(timing, answer.finish),
     )
 
 
@@ -198,7 +198,7 @@ def _stream(body: GenerateBody, edge: Edge) -> Response:
         stream=secrets.token_hex(8),
         failure=_failure,
         heartbeat_s=edge.heartbeat_s,
-        headers=_compute_headers(body, card),
+        headers=_compute_headers(body, card, request),
     )
 
 
@@ -258,8 +258,13 @@ class _Timing:
     ended: float
 
 
-def _compute_headers(body: GenerateBody, card: ModelCard) -> dict[str, str]:
-    return {"x-compute-type": card.device, "x-compute-characters": str(len(body.inputs))}
+def _compute_headers(body: GenerateBody, card: ModelCard, request: GenerateRequest) -> dict[str, str]:
+    """TGI's, and `x-seed`: the seed used, given or drawn."""
+    return {
+        "x-compute-type": card.device,
+        "x-compute-characters": str(len(body.inputs)),
+        "x-seed": str(request.sampling.seed),
+    }
 
 
 def _timing_headers(timing: _Timing, finish: Finish) -> dict[str, str]:

@@ -9,13 +9,15 @@ from collections.abc import Sequence
 
 from server.engine.catalogue import Served
 from server.engine.messages import Embed, FillMask, Generate
-from server.errors import ContextTooLong, EmptyInput, InvalidRequest, NoMask
+from server.errors import ContextTooLong, EmptyInput, InvalidRequest, NoMask, RequestTooLarge
 from server.request import EmbedRequest, EmbedWork, FillMaskRequest, GenerateRequest, MaskWork, Side
 from server.text.tokenizer import Tokenizer
 
+MAX_CANDIDATES = 2000  # of one text: each is a whole text to decode and send
+
 
 def generate(id_: int, model: Served, request: GenerateRequest) -> Generate:
-    tokens = _tokens(model.tokenizer, request.prompt, add_special_tokens=request.add_special_tokens)
+    tokens = _tokens(model, request.prompt, add_special_tokens=request.add_special_tokens)
     if request.truncate is not None:
         tokens = tokens[-request.truncate :]
     room = model.max_tokens - len(tokens)
@@ -35,12 +37,17 @@ def generate(id_: int, model: Served, request: GenerateRequest) -> Generate:
 
 def fill_mask(id_: int, model: Served, request: FillMaskRequest) -> FillMask:
     mask = model.tokenizer.mask_id
-    tokens = _tokens(model.tokenizer, request.text, add_special_tokens=True)
+    tokens = _tokens(model, request.text, add_special_tokens=True)
     if len(tokens) > model.max_tokens:
         raise ContextTooLong(tokens=len(tokens), limit=model.max_tokens)
     positions = tuple(i for i, token in enumerate(tokens) if token == mask)
     if not positions:
         raise NoMask(model.tokenizer.mask_token or "none")
+    if len(positions) * request.top_k > MAX_CANDIDATES:
+        raise RequestTooLarge(
+            f"masks x `top_k` must be <= {MAX_CANDIDATES}. Given: {len(positions)} masks and {request.top_k}",
+            parameter="top_k",
+        )
     targets = None if request.targets is None else _target_ids(model.tokenizer, request.targets)
     work = MaskWork(positions=positions, top_k=request.top_k, targets=targets)
     return FillMask(id=id_, model=model.name, tokens=tuple(tokens), work=work)
@@ -50,7 +57,7 @@ def embed(id_: int, model: Served, request: EmbedRequest) -> Embed:
     size = model.card.embedding_size or 0
     if request.dimensions is not None and not 1 <= request.dimensions <= size:
         raise InvalidRequest(f"`dimensions` must be between 1 and {size}", parameter="dimensions")
-    tokens = _tokens(model.tokenizer, request.text, add_special_tokens=True)
+    tokens = _tokens(model, request.text, add_special_tokens=True)
     if len(tokens) > model.max_tokens:
         if not request.truncate:
             raise ContextTooLong(tokens=len(tokens), limit=model.max_tokens)
@@ -59,20 +66,22 @@ def embed(id_: int, model: Served, request: EmbedRequest) -> Embed:
     return Embed(id=id_, model=model.name, tokens=tuple(tokens), work=work)
 
 
-def _tokens(tokenizer: Tokenizer, text: str | Sequence[int], *, add_special_tokens: bool) -> list[int]:
-    """Text as tokens; token ids as they are, if the vocabulary has them. Raises EmptyInput for nothing."""
+def _tokens(model: Served, text: str | Sequence[int], *, add_special_tokens: bool) -> list[int]:
+    """Text as tokens; token ids as they are. Each must have a row in the model's embedding table.
+
+    Raises EmptyInput for nothing.
+    """
     if not text:
         raise EmptyInput
     if isinstance(text, str):
-        tokens = tokenizer.encode(text, add_special_tokens=add_special_tokens)
+        tokens = model.tokenizer.encode(text, add_special_tokens=add_special_tokens)
     else:
         tokens = list(text)
-        if not all(0 <= token < tokenizer.vocab_size for token in tokens):
-            raise InvalidRequest(
-                f"`inputs` token ids must be between 0 and {tokenizer.vocab_size - 1}", parameter="inputs"
-            )
     if not tokens:
         raise EmptyInput
+    if not 0 <= min(tokens) <= max(tokens) < model.card.vocab_size:
+        last = model.card.vocab_size - 1
+        raise InvalidRequest(f"`inputs` token ids must be between 0 and {last}", parameter="inputs")
     return tokens
 
 
@@ -82,7 +91,10 @@ def _truncated(model: Served, request: EmbedRequest) -> list[int]:
         return _cut(list(request.text), model.max_tokens, request.truncation_side)
     whole = model.tokenizer.encode(request.text)
     bare = model.tokenizer.encode(request.text, add_special_tokens=False)
-    start = next(i for i in range(len(whole)) if whole[i : i + len(bare)] == bare)
+    places = (i for i in range(len(whole)) if whole[i : i + len(bare)] == bare)
+    start = next(places, None)
+    if start is None:
+        raise InvalidRequest("`truncate` is not possible with this model's tokenizer", parameter="truncate")
     kept = _cut(bare, model.max_tokens - (len(whole) - len(bare)), request.truncation_side)
     return [*whole[:start], *kept, *whole[start + len(bare) :]]
 

@@ -27,6 +27,7 @@ from server.request import (
     FillMaskRequest,
     GenerateRequest,
     MaskCandidate,
+    MaskWork,
     ModelCard,
     Sampling,
     Task,
@@ -58,6 +59,10 @@ class Engine:
         for card in ready.cards:
             self.stats.models.setdefault(card.name, ModelStats())
 
+    async def lost(self) -> str:
+        """Wait until nothing will be answered any more; why."""
+        return await self._link.lost()
+
     async def close(self) -> None:
         await self._link.close()
 
@@ -81,34 +86,37 @@ class Engine:
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[Chunk]:
         """Stream the answer. Closing the iterator, for whatever reason, aborts the request."""
         model = self._models.select(Task.GENERATE, request.model)
-        command = await asyncio.to_thread(commands.generate, self._link.new_id(), model, request)
-        transcript = Transcript(model.tokenizer, command.tokens, request.stop, seed=request.sampling.seed)
-        with self._admitted(model, Task.GENERATE), self._link.asked(command) as answers:
-            stats, asked_at, last = self.stats.models[model.name], _now(), None
+        stats, asked_at, last = self.stats.models[model.name], _now(), None
+        with self._admitted(model, Task.GENERATE):
+            command = await asyncio.to_thread(commands.generate, self._link.new_id(), model, request)
+            transcript = Transcript(model.tokenizer, command.tokens, request.stop, seed=request.sampling.seed)
             stats.prompt_tokens += len(command.tokens)
-            chunk = Chunk(tokens=())
-            while chunk.finish is None:
-                if chunk.tokens:
-                    yield chunk
-                sampled = _expect(Sampled, await answers.get())
-                last = _observe(stats, asked_at, last)
-                chunk = transcript.push(sampled)
+            with self._link.asked(command) as answers:
+                chunk = Chunk(tokens=())
+                while chunk.finish is None:
+                    if chunk.tokens:
+                        yield chunk
+                    sampled = _expect(Sampled, await answers.get())
+                    last = _observe(stats, asked_at, last)
+                    chunk = transcript.push(sampled)
         yield chunk  # the place in the queue is free by now
 
     async def fill_mask(self, request: FillMaskRequest) -> list[list[MaskCandidate]]:
         """Candidates for every mask of the text, best first: one list a mask."""
         model = self._models.select(Task.FILL_MASK, request.model)
-        command = await asyncio.to_thread(commands.fill_mask, self._link.new_id(), model, request)
-        with self._admitted(model, Task.FILL_MASK), self._link.asked(command) as answers:
-            scores = _expect(MaskScores, await answers.get())
-        return await asyncio.to_thread(_candidates, model.tokenizer, command, scores)
+        with self._admitted(model, Task.FILL_MASK):
+            command = await asyncio.to_thread(commands.fill_mask, self._link.new_id(), model, request)
+            with self._link.asked(command) as answers:
+                scores = _expect(MaskScores, await answers.get())
+            return await asyncio.to_thread(_candidates, model.tokenizer, command, scores)
 
     async def embed(self, request: EmbedRequest) -> Embedding:
         """One text as one vector."""
         model = self._models.select(Task.EMBED, request.model)
-        command = await asyncio.to_thread(commands.embed, self._link.new_id(), model, request)
-        with self._admitted(model, Task.EMBED), self._link.asked(command) as answers:
-            vector = _expect(Vector, await answers.get())
+        with self._admitted(model, Task.EMBED):
+            command = await asyncio.to_thread(commands.embed, self._link.new_id(), model, request)
+            with self._link.asked(command) as answers:
+                vector = _expect(Vector, await answers.get())
         return Embedding(vector=vector.values, tokens=len(command.tokens))
 
     async def tokenize(
@@ -145,19 +153,15 @@ class Engine:
         return self._catalogue
 
     async def _probe(self, model: Served) -> None:
-        """One real forward pass, of one token."""
-        id_ = self._link.new_id()
-        if Task.GENERATE in model.card.tasks:
-            command: Generate | Embed = Generate(id_, model.name, [0], 1, Sampling(temperature=0.0), [])
-        else:
-            command = Embed(id_, model.name, (0,), EmbedWork())
-        try:
-            with self._link.asked(command) as answers:
-                answer = await asyncio.wait_for(answers.get(), PROBE_TIMEOUT_S)
-        except TimeoutError:
-            raise NotReady(f"{model.name} did not answer within {PROBE_TIMEOUT_S:g} s") from None
-        if isinstance(answer, Lost):
-            raise EngineFailed(answer.reason)
+        """A real forward pass of one token for everything that the model can do."""
+        for task in sorted(model.card.tasks, key=lambda task: task.value):
+            try:
+                with self._link.asked(_probe(self._link.new_id(), model.name, task)) as answers:
+                    answer = await asyncio.wait_for(answers.get(), PROBE_TIMEOUT_S)
+            except TimeoutError:
+                raise NotReady(f"{model.name} did not answer within {PROBE_TIMEOUT_S:g} s") from None
+            if isinstance(answer, Lost):
+                raise EngineFailed(answer.reason)
 
     @contextmanager
     def _admitted(self, model: Served, task: Task) -> Iterator[None]:
@@ -180,6 +184,16 @@ class Engine:
         finally:
             stats.requests[task.value, outcome] += 1
             stats.request_latency.observe(_now() - started)
+
+
+def _probe(id_: int, model: str, task: Task) -> Generate | FillMask | Embed:
+    match task:
+        case Task.GENERATE:
+            return Generate(id_, model, [0], 1, Sampling(temperature=0.0), [])
+        case Task.FILL_MASK:
+            return FillMask(id_, model, (0,), MaskWork(positions=(0,), top_k=1))
+        case Task.EMBED:
+            return Embed(id_, model, (0,), EmbedWork())
 
 
 def _now() -> float:

@@ -4,15 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from server.engine import messages
-from server.engine.messages import Abort, Embed, Failed, FillMask, Generate, LoadFailed, Ready, Stepped, frame
+from server.engine.messages import (
+    Abort,
+    Embed,
+    Failed,
+    FillMask,
+    Generate,
+    Idle,
+    LoadFailed,
+    Ready,
+    Stepped,
+    frame,
+)
 from server.engine.stats import ModelStats, Stats
 from server.errors import EngineFailed, NotReady
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +50,7 @@ class Link:
         self._answers: dict[int, asyncio.Queue[Answer]] = {}
         self._ids = itertools.count(1)
         self._loaded = asyncio.Event()
+        self._lost = asyncio.Event()
         self._reading: asyncio.Task[None] | None = None
 
     async def connect(self, end: socket.socket) -> None:
@@ -48,6 +63,11 @@ class Link:
         if self.models is None:
             raise NotReady(self.gone or "the engine has stopped")
         return self.models
+
+    async def lost(self) -> str:
+        """Wait until the engine will not answer any more; why."""
+        await self._lost.wait()
+        return self.gone or "the engine process has stopped"
 
     async def close(self) -> None:
         """End the engine: it stops when its socket closes."""
@@ -79,6 +99,10 @@ class Link:
                 (length,) = messages.LENGTH.unpack(await reader.readexactly(messages.LENGTH.size))
                 self._receive(messages.decode_event(await reader.readexactly(length)))
         except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        except Exception:
+            logger.exception("the engine process sent what cannot be understood")
+        finally:
             self._lose_all("the engine process has stopped")
 
     def _receive(self, event: messages.Event) -> None:
@@ -91,6 +115,8 @@ class Link:
             case Failed():
                 for id_ in event.ids:
                     self._answer(id_, Lost(event.reason))
+            case Idle():
+                self._gauge(event.loads)
             case Stepped():
                 self._count(event)
                 for answer in event.answers:
@@ -108,14 +134,18 @@ class Link:
         self.last_step_at[event.load.model] = asyncio.get_running_loop().time()
         self.stats.steps += 1
         self.stats.step_seconds.observe(event.seconds)
-        load = event.load
-        model = self.stats.models.setdefault(load.model, ModelStats())
-        model.running, model.waiting = load.running, load.waiting
-        model.preemptions = load.preemptions
-        model.blocks_used, model.blocks_total = load.blocks_used, load.blocks_total
+        self._gauge([event.load])
+
+    def _gauge(self, loads: Sequence[messages.Load]) -> None:
+        for load in loads:
+            model = self.stats.models.setdefault(load.model, ModelStats())
+            model.running, model.waiting = load.running, load.waiting
+            model.preemptions = load.preemptions
+            model.blocks_used, model.blocks_total = load.blocks_used, load.blocks_total
 
     def _lose_all(self, reason: str) -> None:
         self.gone = self.gone or reason
         for id_ in list(self._answers):
             self._answer(id_, Lost(self.gone))
         self._loaded.set()
+        self._lost.set()

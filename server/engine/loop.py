@@ -11,9 +11,21 @@ import select
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 
 from server.engine import messages
-from server.engine.messages import Abort, Command, Embed, Failed, FillMask, Generate, Setup, Stepped, frame
+from server.engine.messages import (
+    Abort,
+    Command,
+    Embed,
+    Failed,
+    FillMask,
+    Generate,
+    Idle,
+    Setup,
+    Stepped,
+    frame,
+)
 from server.scheduling.generation import GenerationLane
 from server.scheduling.plan import DecodeStep, Results, Runner, Step
 from server.scheduling.scheduler import Scheduler
@@ -33,12 +45,18 @@ class Loop:
 
     def run(self) -> None:
         """Serve until the other side closes the socket."""
+        with suppress(ConnectionError):  # closed while something was being said
+            self._serve()
+
+    def _serve(self) -> None:
         idle = True
         while self._receive(wait=idle):
             step = self._scheduler.next_step()
-            idle = step is None
             if step is not None:
                 self._link.sendall(frame(self._run(step)))
+            elif not idle:
+                self._link.sendall(frame(Idle([self._load(model) for model in self._scheduler.lanes])))
+            idle = step is None
 
     def _receive(self, *, wait: bool) -> bool:
         """Take in every command that has arrived; False when there will be no more."""

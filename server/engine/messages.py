@@ -126,6 +126,12 @@ class Stepped(_Message, frozen=True):
     answers: list[Answer]
 
 
+class Idle(_Message, frozen=True):
+    """There is nothing left to run: how busy each model is now, after what was aborted."""
+
+    loads: list[Load]
+
+
 class Failed(_Message, frozen=True):
     """These requests could not be run and are forgotten; the engine goes on."""
 
@@ -133,7 +139,7 @@ class Failed(_Message, frozen=True):
     reason: str
 
 
-Event = Ready | LoadFailed | Stepped | Failed
+Event = Ready | LoadFailed | Stepped | Idle | Failed
 
 encode = msgspec.msgpack.Encoder().encode
 decode_command = msgspec.msgpack.Decoder(Command).decode

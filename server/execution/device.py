@@ -51,8 +51,16 @@ def free_memory(device: torch.device) -> int:
             available = int(line.split()[1]) * 1024
     limit, used = (_lines(Path("/sys/fs/cgroup", name)) for name in ("memory.max", "memory.current"))
     if limit and used and limit[0].isdigit():
-        available = min(available, int(limit[0]) - int(used[0]))
-    return available
+        available = min(available, int(limit[0]) - int(used[0]) + _reclaimable())
+    return max(available, 0)
+
+
+def _reclaimable() -> int:
+    """Bytes of a container's use that are only copies of files, given up when somebody needs room."""
+    for line in _lines(Path("/sys/fs/cgroup/memory.stat")):
+        if line.startswith("inactive_file "):
+            return int(line.split()[1])
+    return 0
 
 
 def _lines(path: Path) -> list[str]:

@@ -21,6 +21,7 @@ from server.request import Sampling
 from server.scheduling.plan import Sampled
 
 CANDIDATES = 256
+LARGEST = 1e30  # of a penalised logit: what is infinite has no softmax
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +86,8 @@ def _penalize_repetition(scores: Tensor, row: Row) -> None:
     """Divide the positive logits of tokens already there, multiply the negative (CTRL, arXiv 1909.05858)."""
     seen = torch.tensor(sorted(set(row.tokens)), device=scores.device)
     values, penalty = scores[seen], row.sampling.repetition_penalty
-    scores[seen] = torch.where(values > 0, values / penalty, values * penalty)
+    penalized = torch.where(values > 0, values / penalty, values * penalty)
+    scores[seen] = penalized.clamp(-LARGEST, LARGEST)
 
 
 def _sample_sorted(logprobs: Tensor, row: Row) -> int:

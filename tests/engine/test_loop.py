@@ -57,12 +57,19 @@ class Peer:
 
     def __init__(self, link: socket.socket) -> None:
         self._link = link
+        self.idle: messages.Idle | None = None
         link.settimeout(10)
 
     def send(self, *commands: messages.Command) -> None:
         self._link.sendall(b"".join(frame(command) for command in commands))
 
     def receive(self) -> messages.Event:
+        """The next event that is about a request."""
+        while isinstance(event := self._receive(), messages.Idle):
+            self.idle = event
+        return event
+
+    def _receive(self) -> messages.Event:
         (length,) = messages.LENGTH.unpack(self._link.recv(4, socket.MSG_WAITALL))
         event: messages.Event = messages.decode_event(self._link.recv(length, socket.MSG_WAITALL))
         return event
@@ -74,7 +81,13 @@ class Peer:
 
     @property
     def quiet(self) -> bool:
-        return not select.select([self._link], [], [], 0.2)[0]
+        """Nothing more comes but the word that there is nothing left to do."""
+        while select.select([self._link], [], [], 0.2)[0]:
+            event = self._receive()
+            if not isinstance(event, messages.Idle):
+                return False
+            self.idle = event
+        return True
 
 
 @contextmanager
@@ -151,6 +164,21 @@ def test_an_aborted_request_is_not_answered_any_more() -> None:
         assert last.answers == [messages.Sampled(2, 51, -0.5, FinishReason.LENGTH)]
         assert last.load.blocks_used == 0
         assert peer.quiet
+
+
+def test_what_hung_up_does_not_stay_in_the_gauges() -> None:
+    runner = CountingRunner()
+    with running_loop(runner) as peer:
+        peer.send(generate(1, [10], new=20))
+        runner.gate.clear()  # the step in progress, if any, waits: the abort arrives before it ends
+        assert peer.stepped().load.running == 1
+        peer.send(Abort(1))
+        runner.gate.set()
+        while peer.idle is None:
+            event = peer._receive()
+            assert isinstance(event, messages.Idle | Stepped)
+            peer.idle = event if isinstance(event, messages.Idle) else None
+        assert [load.running + load.blocks_used for load in peer.idle.loads] == [0, 0]
 
 
 def test_a_failing_step_loses_its_requests_and_nothing_else(caplog: pytest.LogCaptureFixture) -> None:

@@ -123,6 +123,11 @@ def test_repetition_penalty_divides_positive_and_multiplies_negative_logits() ->
     assert one(scores, Sampling(temperature=0.0, repetition_penalty=2.0), [2]) == 3
 
 
+def test_a_penalty_next_to_zero_stays_a_number() -> None:
+    likely = int(logits()[0].topk(2).indices[1])
+    assert one(logits(), Sampling(repetition_penalty=1e-300, seed=3), [likely]) == likely
+
+
 def test_the_logprob_is_the_models_own() -> None:
     scores = logits()
     result = sample(scores, [Row(Sampling(temperature=0.3, top_k=2, repetition_penalty=1.3), [5])])[0]
