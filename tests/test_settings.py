@@ -67,7 +67,7 @@ def test_a_misspelt_line_in_the_file_is_an_error(tmp_path: Path) -> None:
 def test_a_model_in_the_file_is_text(tmp_path: Path) -> None:
     file = tmp_path / "triptych.toml"
     file.write_text("model = 5\n")
-    with pytest.raises(BadSetting, match="model in .* must be sources"):
+    with pytest.raises(BadSetting, match=r"model in .* must be sources"):
         read({"config": str(file)}, {})
 
 
