@@ -29,8 +29,10 @@ class CountingRunner:
     def __init__(self) -> None:
         self.gate = threading.Event()
         self.gate.set()
+        self.entered = threading.Event()
 
     def run(self, step: Step) -> Results:
+        self.entered.set()
         assert self.gate.wait(10)
         if isinstance(step, DecodeStep):
             if any(POISON in piece.sequence.tokens for piece in step.slices):
@@ -168,16 +170,15 @@ def test_an_aborted_request_is_not_answered_any_more() -> None:
 
 def test_what_hung_up_does_not_stay_in_the_gauges() -> None:
     runner = CountingRunner()
+    runner.gate.clear()
     with running_loop(runner) as peer:
         peer.send(generate(1, [10], new=20))
-        runner.gate.clear()  # the step in progress, if any, waits: the abort arrives before it ends
-        assert peer.stepped().load.running == 1
-        peer.send(Abort(1))
+        assert runner.entered.wait(10)
+        peer.send(Abort(1))  # while the first step runs
         runner.gate.set()
-        while peer.idle is None:
-            event = peer._receive()
-            assert isinstance(event, messages.Idle | Stepped)
-            peer.idle = event if isinstance(event, messages.Idle) else None
+        assert peer.stepped().load.running == 1
+        assert peer.quiet
+        assert peer.idle is not None
         assert [load.running + load.blocks_used for load in peer.idle.loads] == [0, 0]
 
 
