@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 
@@ -15,26 +15,118 @@ class Task(Enum):
 class FinishReason(Enum):
     LENGTH = "length"  # as many tokens as were asked for, or as the context holds
     EOS = "eos"  # the model ended its text
-    STOP = "stop"  # one of the request's stop strings appeared
+    STOP = "stop"  # one of the request's stop strings or stop tokens appeared
+    TIMEOUT = "timeout"  # its deadline passed: the text is what there was by then
+
+
+class Stage(Enum):
+    """A step of choosing a token, in the order that is followed unless a request gives its own.
+
+    The first three change logits; the next narrow what may be chosen, `TEMPERATURE` flattens or sharpens.
+    Bans (bad words, grammars, allowed tokens, a minimum length) are not stages: nothing may undo them.
+    """
+
+    PENALTIES = "penalties"  # repetition, presence, frequency
+    DRY = "dry"
+    TEMPERATURE = "temperature"
+    TOP_N_SIGMA = "top_n_sigma"
+    TOP_K = "top_k"
+    TYPICAL_P = "typical_p"
+    TOP_P = "top_p"
+    MIN_P = "min_p"
+    EPSILON_CUTOFF = "epsilon_cutoff"
+    ETA_CUTOFF = "eta_cutoff"
+    XTC = "xtc"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dry:
+    """Don't repeat yourself: a token that would lengthen a repeated run of n tokens, n >= `allowed_length`,
+    loses `multiplier * base ** (n - allowed_length)`. A run never crosses one of the `breakers`.
+    """
+
+    multiplier: float
+    base: float = 1.75
+    allowed_length: int = 2
+    window: int | None = None  # how many of the last tokens are searched; None: all
+    breakers: tuple[int, ...] = ()  # tokens
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mirostat:
+    """Version 2: keeps the surprise of each token near `tau` bits, learning at the rate `eta`."""
+
+    tau: float = 5.0
+    eta: float = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sampling:
-    """How one token is chosen. Applied in this order: repetition penalty, temperature, min_p, top_k, top_p.
+    """How one token is chosen. What has its default asks for nothing, and costs nothing.
 
-    `temperature` 0 is greedy. `seed` keys the counter-based generator: equal seeds give equal text.
+    `temperature` 0 is greedy. `seed` and `sample` (which of several of one request) key the counter-based
+    generator: equal ones give equal text.
     """
 
     temperature: float = 1.0
+    dynatemp_range: float = 0.0  # the temperature moves by so much either way, with the entropy
+    dynatemp_exponent: float = 1.0
+    top_n_sigma: float | None = None
     top_k: int | None = None
+    typical_p: float = 1.0
     top_p: float = 1.0
     min_p: float = 0.0
+    epsilon_cutoff: float = 0.0
+    eta_cutoff: float = 0.0
+    xtc_probability: float = 0.0
+    xtc_threshold: float = 0.1
+    mirostat: Mirostat | None = None
     repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    penalty_window: int | None = None  # how many of the last tokens these three look at; None: all
+    no_repeat_ngram: int = 0
+    dry: Dry | None = None
+    logit_bias: tuple[tuple[int, float], ...] = ()  # (token, what is added to its logit)
+    bad_words: tuple[tuple[int, ...], ...] = ()  # token runs that must not be completed
+    allowed_tokens: tuple[int, ...] | None = None
+    min_new_tokens: int = 0  # before that, no stop token is chosen
+    order: tuple[Stage, ...] = tuple(Stage)
     seed: int = 0
+    sample: int = 0
 
     @property
     def greedy(self) -> bool:
         return self.temperature == 0.0
+
+
+class GrammarKind(Enum):
+    JSON_SCHEMA = "json_schema"
+    REGEX = "regex"
+    CHOICE = "choice"
+    EBNF = "ebnf"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grammar:
+    """What the text must be.
+
+    `source` is a JSON schema, a regular expression, a JSON list of strings to choose from, or a grammar in
+    Lark's EBNF.
+    """
+
+    kind: GrammarKind
+    source: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """How a request stands beside others; none of it changes the text."""
+
+    tenant: str = ""  # a digest of the caller's API key: shares are fair between tenants
+    priority: int = 0  # higher ones first
+    timeout_s: float | None = None
+    cache_salt: str = ""  # prompts are found again only under the same tenant and salt
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,21 +136,42 @@ class GenerateRequest:
     prompt: str | tuple[int, ...]
     sampling: Sampling
     model: str | None = None
-    max_new_tokens: int | None = None
+    max_new_tokens: int | None = None  # 0: only the prompt is scored
     stop: tuple[str, ...] = ()
+    stop_tokens: tuple[int, ...] = ()
+    include_stop: bool = False  # whether the text keeps the stop string that ended it
     ignore_eos: bool = False
     truncate: int | None = None  # keep only the last so many prompt tokens
     add_special_tokens: bool = True  # False where a chat template has written them already
+    bad_words: tuple[str, ...] = ()
+    dry_breakers: tuple[str, ...] = ()  # strings; tokens that end in one of them break a run
+    alternatives: int = 0  # the most probable tokens to report beside each one
+    prompt_alternatives: int | None = None  # as many for the tokens of the prompt; None: these are not scored
+    grammar: Grammar | None = None
+    terms: Terms = field(default_factory=Terms)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Token:
-    """`text` is what this token added to the stream; for a special token, its name."""
+class Alternative:
+    """A token that might have stood there, and what the model thought of it."""
 
     id: int
     text: str
     logprob: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Token:
+    """`text` is what this token added to the stream; for a special token, its name.
+
+    `logprob` is the model's own, before any penalty or temperature; None for a prompt's first token.
+    """
+
+    id: int
+    text: str
+    logprob: float | None
     special: bool = False
+    alternatives: tuple[Alternative, ...] = ()  # most probable first
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,15 +181,19 @@ class Finish:
     prompt_tokens: int
     generated_tokens: int
     seed: int
-    stop: str | None = None  # the stop string that ended it
+    stop: str | int | None = None  # the stop string or stop token that ended it
+    cached_tokens: int = 0  # of the prompt, found in the cache
+    prompt_ids: tuple[int, ...] = ()
+    output_ids: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chunk:
-    """A piece of a stream. `finish` is set on the last one only."""
+    """A piece of a stream. `finish` is set on the last one only; `prompt`, if asked for, on the first."""
 
     tokens: tuple[Token, ...]
     finish: Finish | None = None
+    prompt: tuple[Token, ...] = ()
 
     @property
     def text(self) -> str:

@@ -5,12 +5,23 @@ Plain functions that tokenise, so they belong in a thread. All raise InvalidRequ
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from server.engine.catalogue import Served
-from server.engine.messages import Embed, FillMask, Generate
+from server.engine.messages import Embed, FillMask, Generate, Standing
 from server.errors import ContextTooLong, EmptyInput, InvalidRequest, NoMask, RequestTooLarge
-from server.request import EmbedRequest, EmbedWork, FillMaskRequest, GenerateRequest, MaskWork, Side
+from server.request import (
+    EmbedRequest,
+    EmbedWork,
+    FillMaskRequest,
+    GenerateRequest,
+    MaskWork,
+    Sampling,
+    Side,
+    Terms,
+)
 from server.text.tokenizer import Tokenizer
 
 MAX_CANDIDATES = 2000  # of one text: each is a whole text to decode and send
@@ -20,19 +31,74 @@ def generate(id_: int, model: Served, request: GenerateRequest) -> Generate:
     tokens = _tokens(model, request.prompt, add_special_tokens=request.add_special_tokens)
     if request.truncate is not None:
         tokens = tokens[-request.truncate :]
-    room = model.max_tokens - len(tokens)
-    if room < 1:
-        raise ContextTooLong(tokens=len(tokens), limit=model.max_tokens - 1)
-    if request.max_new_tokens is not None and request.max_new_tokens > room:
-        raise ContextTooLong(tokens=len(tokens), limit=model.max_tokens, new_tokens=request.max_new_tokens)
+    stop_tokens = set(request.stop_tokens)
+    if not request.ignore_eos:
+        stop_tokens |= model.tokenizer.eos_ids
     return Generate(
         id=id_,
         model=model.name,
         tokens=tokens,
-        max_new_tokens=request.max_new_tokens or room,
-        sampling=request.sampling,
-        stop_tokens=[] if request.ignore_eos else sorted(model.tokenizer.eos_ids),
+        max_new_tokens=_new_tokens(model, request.max_new_tokens, len(tokens)),
+        sampling=_sampling(model, request),
+        stop_tokens=sorted(stop_tokens),
+        standing=_standing(request.terms),
+        alternatives=request.alternatives,
+        prompt_alternatives=request.prompt_alternatives,
+        grammar=request.grammar,
     )
+
+
+def _new_tokens(model: Served, asked: int | None, prompt_tokens: int) -> int:
+    """How many there may be: as asked, or as many as the context holds."""
+    room = model.max_tokens - prompt_tokens
+    if room < 0 or (room == 0 and asked != 0):
+        raise ContextTooLong(tokens=prompt_tokens, limit=model.max_tokens - 1)
+    if asked is not None and asked > room:
+        raise ContextTooLong(tokens=prompt_tokens, limit=model.max_tokens, new_tokens=asked)
+    return room if asked is None else asked
+
+
+def _standing(terms: Terms) -> Standing:
+    deadline = None if terms.timeout_s is None else time.monotonic() + terms.timeout_s
+    salt = f"{len(terms.tenant)}:{terms.tenant}{terms.cache_salt}".encode()
+    return Standing(tenant=terms.tenant, priority=terms.priority, deadline=deadline, salt=salt)
+
+
+def _sampling(model: Served, request: GenerateRequest) -> Sampling:
+    """The parameters as tokens: what was given as strings, resolved; and every id within the vocabulary."""
+    chosen = request.sampling
+    _check_ids(model, "logit_bias", [token for token, _ in chosen.logit_bias])
+    _check_ids(model, "allowed_token_ids", chosen.allowed_tokens or ())
+    _check_ids(model, "stop_token_ids", request.stop_tokens)
+    bad_words = (*chosen.bad_words, *_bad_words(model.tokenizer, request.bad_words))
+    dry = chosen.dry
+    if dry is not None:
+        dry = replace(dry, breakers=_breakers(model.tokenizer, request.dry_breakers))
+    return replace(chosen, bad_words=bad_words, dry=dry)
+
+
+def _check_ids(model: Served, parameter: str, ids: Sequence[int]) -> None:
+    last = model.card.vocab_size - 1
+    if ids and not 0 <= min(ids) <= max(ids) <= last:
+        raise InvalidRequest(f"`{parameter}` token ids must be between 0 and {last}", parameter=parameter)
+
+
+def _bad_words(tokenizer: Tokenizer, words: Sequence[str]) -> Iterator[tuple[int, ...]]:
+    """Each as it is spelled at the start of a text, and after a space."""
+    for word in words:
+        spellings = dict.fromkeys(
+            tuple(tokenizer.encode(text, add_special_tokens=False)) for text in (word, " " + word.lstrip())
+        )
+        yield from filter(None, spellings)
+
+
+def _breakers(tokenizer: Tokenizer, strings: Sequence[str]) -> tuple[int, ...]:
+    """The last token of each string as it is spelled alone and after a letter."""
+    ends = set[int]()
+    for string in strings:
+        for text in (string, "a" + string):
+            ends.update(tokenizer.encode(text, add_special_tokens=False)[-1:])
+    return tuple(sorted(ends))
 
 
 def fill_mask(id_: int, model: Served, request: FillMaskRequest) -> FillMask:

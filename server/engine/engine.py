@@ -15,10 +15,10 @@ from server.engine import commands
 from server.engine.admission import Admission
 from server.engine.catalogue import Catalogue, Served
 from server.engine.link import Answer, Link, Lost
-from server.engine.messages import Embed, FillMask, Generate, MaskScores, Sampled, Vector
+from server.engine.messages import Embed, FillMask, Generate, MaskScores, Refused, Sampled, Vector
 from server.engine.stats import ModelStats, Stats
 from server.engine.transcript import Transcript
-from server.errors import EngineFailed, NotReady, Overloaded, ServerError
+from server.errors import EngineFailed, InvalidRequest, NotReady, Overloaded, ServerError
 from server.request import (
     Chunk,
     Embedding,
@@ -89,15 +89,15 @@ class Engine:
         stats, asked_at, last = self.stats.models[model.name], _now(), None
         with self._admitted(model, Task.GENERATE):
             command = await asyncio.to_thread(commands.generate, self._link.new_id(), model, request)
-            transcript = Transcript(model.tokenizer, command.tokens, request.stop, seed=request.sampling.seed)
+            transcript = Transcript(model.tokenizer, command, request)
             stats.prompt_tokens += len(command.tokens)
             with self._link.asked(command) as answers:
                 chunk = Chunk(tokens=())
                 while chunk.finish is None:
-                    if chunk.tokens:
+                    if chunk.tokens or chunk.prompt:
                         yield chunk
                     sampled = _expect(Sampled, await answers.get())
-                    last = _observe(stats, asked_at, last)
+                    last = _observe(stats, len(sampled.tokens), asked_at, last)
                     chunk = transcript.push(sampled)
         yield chunk  # the place in the queue is free by now
 
@@ -203,18 +203,32 @@ def _now() -> float:
 def _expect(kind: type[A], answer: Answer) -> A:
     if isinstance(answer, Lost):
         raise EngineFailed(answer.reason)
+    if isinstance(answer, Refused):
+        raise _refusal(answer)
     assert isinstance(answer, kind), f"asked for {kind.__name__}, got {answer}"
     return answer
 
 
-def _observe(stats: ModelStats, asked_at: float, last: float | None) -> float:
-    """Count a token, and how long it took since the last one, or since it was asked for."""
+def _refusal(refused: Refused) -> ServerError:
+    if refused.retry_after_s is not None:
+        return Overloaded(refused.retry_after_s)
+    return InvalidRequest(refused.reason, parameter=refused.parameter)
+
+
+def _observe(stats: ModelStats, tokens: int, asked_at: float, last: float | None) -> float | None:
+    """Count tokens, and how long they took since the last ones, or since they were asked for.
+
+    Of several that come at once, each took its share of the time: so much waits a reader for a token.
+    """
+    if not tokens:
+        return last
     now = _now()
-    stats.generated_tokens += 1
+    stats.generated_tokens += tokens
     if last is None:
         stats.time_to_first_token.observe(now - asked_at)
-    else:
-        stats.inter_token_latency.observe(now - last)
+        return now
+    for _ in range(tokens):
+        stats.inter_token_latency.observe((now - last) / tokens)
     return now
 
 

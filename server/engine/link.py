@@ -20,6 +20,7 @@ from server.engine.messages import (
     Idle,
     LoadFailed,
     Ready,
+    Refused,
     Stepped,
     frame,
 )
@@ -33,10 +34,11 @@ logger = logging.getLogger(__name__)
 class Lost:
     """The request will not be answered."""
 
+    id: int
     reason: str
 
 
-Answer = messages.Answer | Lost
+Answer = messages.Answer | Refused | Lost
 
 
 class Link:
@@ -112,15 +114,12 @@ class Link:
                 self._loaded.set()
             case LoadFailed():
                 self._lose_all(event.reason)
-            case Failed():
-                for id_ in event.ids:
-                    self._answer(id_, Lost(event.reason))
             case Idle():
                 self._gauge(event.loads)
             case Stepped():
                 self._count(event)
-                for answer in event.answers:
-                    self._answer(answer.id, answer)
+        for answer in _answers(event):
+            self._answer(answer.id, answer)
 
     def _answer(self, id_: int, answer: Answer) -> None:
         answers = self._answers.get(id_)
@@ -146,6 +145,19 @@ class Link:
     def _lose_all(self, reason: str) -> None:
         self.gone = self.gone or reason
         for id_ in list(self._answers):
-            self._answer(id_, Lost(self.gone))
+            self._answer(id_, Lost(id_, self.gone))
         self._loaded.set()
         self._lost.set()
+
+
+def _answers(event: messages.Event) -> Sequence[Answer]:
+    """What an event says to requests."""
+    match event:
+        case Stepped():
+            return event.answers
+        case Refused():
+            return [event]
+        case Failed():
+            return [Lost(id_, event.reason) for id_ in event.ids]
+        case _:
+            return []

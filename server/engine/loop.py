@@ -139,7 +139,7 @@ def _sampled(step: DecodeStep, results: Results) -> Iterator[messages.Answer]:
         id_ = piece.sequence.id
         if id_ in results.sampled:
             one = results.sampled[id_]
-            yield messages.Sampled(id_, one.token, one.logprob, piece.sequence.finish_reason)
+            yield messages.Sampled(id_, one.tokens, piece.sequence.finish_reason)
 
 
 def _encoded(results: Results) -> Iterator[messages.Answer]:

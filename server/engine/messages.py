@@ -10,7 +10,8 @@ import struct
 
 import msgspec
 
-from server.request import EmbedWork, FinishReason, MaskWork, ModelCard, Sampling
+from server.request import EmbedWork, FinishReason, Grammar, MaskWork, ModelCard, Sampling
+from server.scheduling.plan import Scored
 
 LENGTH = struct.Struct(">I")
 
@@ -39,6 +40,15 @@ class Setup(_Message, frozen=True):
     max_sequences: int
 
 
+class Standing(msgspec.Struct, frozen=True, array_like=True):
+    """How a request stands beside others. `deadline` is in the monotonic clock, one for the whole machine."""
+
+    tenant: str = ""
+    priority: int = 0
+    deadline: float | None = None
+    salt: bytes = b""  # of the prefix cache
+
+
 class Generate(_Message, frozen=True):
     """Continue `tokens` with `model`; every token comes back as it is sampled."""
 
@@ -48,6 +58,10 @@ class Generate(_Message, frozen=True):
     max_new_tokens: int
     sampling: Sampling
     stop_tokens: list[int]
+    standing: Standing = Standing()
+    alternatives: int = 0
+    prompt_alternatives: int | None = None
+    grammar: Grammar | None = None
 
 
 class FillMask(_Message, frozen=True):
@@ -55,6 +69,7 @@ class FillMask(_Message, frozen=True):
     model: str
     tokens: tuple[int, ...]
     work: MaskWork
+    standing: Standing = Standing()
 
 
 class Embed(_Message, frozen=True):
@@ -62,6 +77,7 @@ class Embed(_Message, frozen=True):
     model: str
     tokens: tuple[int, ...]
     work: EmbedWork
+    standing: Standing = Standing()
 
 
 class Abort(_Message, frozen=True):
@@ -86,10 +102,13 @@ class LoadFailed(_Message, frozen=True):
 
 
 class Sampled(_Message, frozen=True):
+    """What a step gave a sequence: new tokens, scores of its prompt, its end; any of them may be missing."""
+
     id: int
-    token: int
-    logprob: float
+    tokens: tuple[Scored, ...]
     finish: FinishReason | None
+    prompt: tuple[Scored, ...] = ()
+    cached: int = 0  # tokens of the prompt that were found in the cache
 
 
 class Vector(_Message, frozen=True):
@@ -116,6 +135,9 @@ class Load(msgspec.Struct, frozen=True, array_like=True):
     preemptions: int
     blocks_used: int
     blocks_total: int
+    cached_tokens: int = 0  # of prompts, so far
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0  # of those drafted
 
 
 class Stepped(_Message, frozen=True):
@@ -139,7 +161,16 @@ class Failed(_Message, frozen=True):
     reason: str
 
 
-Event = Ready | LoadFailed | Stepped | Idle | Failed
+class Refused(_Message, frozen=True):
+    """This request is not taken on: what is wrong with it, or when to come back if nothing is."""
+
+    id: int
+    reason: str
+    parameter: str | None = None
+    retry_after_s: float | None = None
+
+
+Event = Ready | LoadFailed | Stepped | Idle | Failed | Refused
 
 encode = msgspec.msgpack.Encoder().encode
 decode_command = msgspec.msgpack.Decoder(Command).decode

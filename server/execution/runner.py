@@ -15,7 +15,7 @@ from models.kv_cache import KVCache
 from server.execution.inputs import DecoderInputs
 from server.execution.sampler import Row, sample
 from server.request import EmbedWork, MaskWork
-from server.scheduling.plan import DecodeStep, Encoded, EncodeStep, Results, Step
+from server.scheduling.plan import DecodeStep, Encoded, EncodeStep, Results, Sampled, Step
 
 
 class ModelRunner(Protocol):
@@ -51,8 +51,10 @@ class DecoderRunner:
             return Results()
         logits = self._decoder.logits(hidden.index_select(0, inputs.rows))
         sequences = [piece.sequence for piece in inputs.sampling]
-        chosen = sample(logits, [Row(sequence.sampling, sequence.tokens) for sequence in sequences])
-        return Results(sampled={s.id: one for s, one in zip(sequences, chosen, strict=True)})
+        drawn = sample(logits, [Row(sampling=one.sampling, tokens=one.tokens) for one in sequences])
+        return Results(
+            sampled={one.id: Sampled((row.scored,)) for one, row in zip(sequences, drawn, strict=True)}
+        )
 
 
 class EncoderRunner:

@@ -18,21 +18,34 @@ from torch import Tensor
 
 from server.execution.randomness import uniform
 from server.request import Sampling
-from server.scheduling.plan import Sampled
+from server.scheduling.plan import Scored
 
 CANDIDATES = 256
 LARGEST = 1e30  # of a penalised logit: what is infinite has no softmax
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """What the sampler knows of one sequence: `tokens` are its prompt and output so far."""
+    """What the sampler knows of one sequence at one place."""
 
     sampling: Sampling
-    tokens: Seq[int]
+    tokens: Seq[int]  # prompt and output so far
+    prompt_length: int = 0
+    stop_tokens: frozenset[int] = frozenset()
+    alternatives: int = 0
+    surprise: float | None = None  # mirostat's bound so far
+    allowed: Tensor | None = None  # [vocabulary / 32] int32: a bit for each token that a grammar allows
 
 
-def sample(logits: Tensor, rows: Seq[Row]) -> list[Sampled]:
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """What was chosen at one place, and mirostat's bound for the next."""
+
+    scored: Scored
+    surprise: float | None = None
+
+
+def sample(logits: Tensor, rows: Seq[Row]) -> list[Drawn]:
     """Choose a token for each row of `logits` [rows, vocabulary], float32.
 
     Only row-wise operations whose result does not depend on the other rows: log_softmax, topk, argmax.
@@ -45,7 +58,7 @@ def sample(logits: Tensor, rows: Seq[Row]) -> list[Sampled]:
         for i, token in zip(special, chosen, strict=True):
             tokens[i] = token
     picked = logprobs.gather(1, torch.tensor(tokens, device=logits.device)[:, None])[:, 0]
-    return [Sampled(token, logprob) for token, logprob in zip(tokens, picked.tolist(), strict=True)]
+    return [Drawn(Scored(token, logprob)) for token, logprob in zip(tokens, picked.tolist(), strict=True)]
 
 
 def _takes_the_largest(sampling: Sampling) -> bool:

@@ -68,7 +68,7 @@ class GenerationLane:
             samples = piece.samples
             sequence.computed = piece.start + piece.count
             if samples:
-                sequence.tokens.append(results.sampled[sequence.id].token)
+                sequence.tokens += [one.token for one in results.sampled[sequence.id].tokens]
             if sequence.finish_reason is not None:
                 self._release(self._running.pop(sequence.id))
                 finished.append(sequence)

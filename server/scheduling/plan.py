@@ -11,15 +11,29 @@ from server.scheduling.sequence import Passage, Sequence
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """Run `count` tokens of `sequence` from `start`; it samples when it reaches the end."""
+    """Run `count` tokens of `sequence` from `start`; it samples when it reaches the end.
+
+    A `draft` guesses what comes after the sequence's own tokens: these are computed in the same pass, and
+    as many of them stand as the sampler agrees with. `count` includes them.
+    """
 
     sequence: Sequence
     start: int
     count: int
+    draft: tuple[int, ...] = ()
+
+    @property
+    def end(self) -> int:
+        return self.start + self.count
+
+    @property
+    def tokens(self) -> list[int]:
+        """What is computed, `count` of them."""
+        return [*self.sequence.tokens[self.start : self.end], *self.draft]
 
     @property
     def samples(self) -> bool:
-        return self.start + self.count == len(self.sequence.tokens)
+        return self.end == len(self.sequence.tokens) + len(self.draft) and self.sequence.max_new_tokens > 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,11 +72,23 @@ Step = DecodeStep | EncodeStep
 
 
 @dataclass(frozen=True, slots=True)
-class Sampled:
-    """`logprob` is the model's own, before any penalty or temperature."""
+class Scored:
+    """A token and its log-probability, the model's own: before any penalty or temperature.
+
+    `alternatives` are the most probable (token, log-probability) pairs, best first, if any were asked for.
+    """
 
     token: int
     logprob: float
+    alternatives: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Sampled:
+    """What a slice that samples yields: one token, and one more for each of its draft's that stands."""
+
+    tokens: tuple[Scored, ...]
+    surprise: float | None = None  # mirostat's bound for the next token
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +101,14 @@ class Encoded:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Results:
-    """By request id: a token for each slice that samples, an answer for each passage."""
+    """By request id: tokens for each slice that samples, an answer for each passage.
+
+    `prompt`: where asked for, the scores of the prompt tokens that follow those computed: a slice up to `end`
+    scores those after `sequence.scored`, up to and including token `end` (the first is scored by nobody).
+    """
 
     sampled: Mapping[int, Sampled] = field(default_factory=dict)
+    prompt: Mapping[int, tuple[Scored, ...]] = field(default_factory=dict)
     encoded: Mapping[int, Encoded] = field(default_factory=dict)
 
 

@@ -13,11 +13,21 @@ class Sequence:
 
     id: int
     tokens: list[int]
-    max_new_tokens: int
+    max_new_tokens: int  # 0: the prompt is only scored
     sampling: Sampling = field(default_factory=Sampling)
     stop_tokens: frozenset[int] = frozenset()
+    tenant: str = ""
+    priority: int = 0
+    deadline: float = float("inf")  # in the loop's clock
+    salt: bytes = b""  # of the prefix cache: only sequences of the same salt share blocks
+    alternatives: int = 0
+    prompt_alternatives: int | None = None  # None: the prompt is not scored
+    constrained: bool = False  # by a grammar, which the runner holds
     computed: int = 0
     blocks: list[int] = field(default_factory=list)
+    cached: int | None = None  # tokens of the prompt found in the cache; None until it is admitted
+    scored: int = 0  # tokens of the prompt whose log-probabilities have been reported
+    surprise: float | None = None  # mirostat's running bound, in bits
     prompt_length: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -28,12 +38,15 @@ class Sequence:
         return len(self.tokens) - self.computed
 
     @property
+    def generated(self) -> int:
+        return len(self.tokens) - self.prompt_length
+
+    @property
     def finish_reason(self) -> FinishReason | None:
         """Why nothing more is to be generated; None while something is."""
-        generated = len(self.tokens) - self.prompt_length
-        if generated and self.tokens[-1] in self.stop_tokens:
+        if self.generated and self.tokens[-1] in self.stop_tokens:
             return FinishReason.EOS
-        return FinishReason.LENGTH if generated >= self.max_new_tokens else None
+        return FinishReason.LENGTH if self.generated >= self.max_new_tokens else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -43,3 +56,6 @@ class Passage:
     id: int
     tokens: tuple[int, ...]
     work: MaskWork | EmbedWork
+    tenant: str = ""
+    priority: int = 0
+    deadline: float = float("inf")  # in the loop's clock

@@ -22,7 +22,7 @@ from server.request import EmbedWork
 from server.scheduling.blocks import BlockPool
 from server.scheduling.encoding import EncodingLane
 from server.scheduling.generation import GenerationLane
-from server.scheduling.plan import DecodeStep, Encoded, Results, Sampled, Step
+from server.scheduling.plan import DecodeStep, Encoded, Results, Sampled, Scored, Step
 from server.scheduling.scheduler import Scheduler
 from server.text.tokenizer import Tokenizer
 from server.text.vocabulary import Vocabulary
@@ -54,7 +54,12 @@ class Speaker:
             return Results(
                 sampled={
                     piece.sequence.id: Sampled(
-                        self._next(piece.sequence.tokens, piece.sequence.prompt_length), -0.5
+                        (
+                            Scored(
+                                self._next(piece.sequence.tokens, piece.sequence.prompt_length),
+                                -0.5,
+                            ),
+                        )
                     )
                     for piece in step.slices
                     if piece.samples

@@ -17,7 +17,7 @@ from server.request import EmbedWork, FinishReason, MaskWork, Sampling
 from server.scheduling.blocks import BlockPool
 from server.scheduling.encoding import EncodingLane
 from server.scheduling.generation import GenerationLane
-from server.scheduling.plan import DecodeStep, Encoded, Results, Sampled, Step
+from server.scheduling.plan import DecodeStep, Encoded, Results, Sampled, Scored, Step
 from server.scheduling.scheduler import Scheduler
 
 POISON = 666
@@ -39,7 +39,7 @@ class CountingRunner:
                 raise RuntimeError("poisoned")
             return Results(
                 sampled={
-                    piece.sequence.id: Sampled(piece.sequence.tokens[-1] + 1, -0.5)
+                    piece.sequence.id: Sampled((Scored(piece.sequence.tokens[-1] + 1, -0.5),))
                     for piece in step.slices
                     if piece.samples
                 }
@@ -119,9 +119,9 @@ def test_a_sequence_is_answered_token_by_token() -> None:
         peer.send(generate(1, [10, 11]))
         answers = [peer.stepped().answers[0] for _ in range(3)]
         assert answers == [
-            messages.Sampled(1, 12, -0.5, None),
-            messages.Sampled(1, 13, -0.5, None),
-            messages.Sampled(1, 14, -0.5, FinishReason.LENGTH),
+            messages.Sampled(1, (Scored(12, -0.5),), None),
+            messages.Sampled(1, (Scored(13, -0.5),), None),
+            messages.Sampled(1, (Scored(14, -0.5),), FinishReason.LENGTH),
         ]
         assert peer.quiet
 
@@ -130,7 +130,7 @@ def test_a_stop_token_ends_it() -> None:
     with running_loop(CountingRunner()) as peer:
         peer.send(generate(1, [10], new=9, stop=[12]))
         assert [peer.stepped().answers[0] for _ in range(2)][-1] == messages.Sampled(
-            1, 12, -0.5, FinishReason.EOS
+            1, (Scored(12, -0.5),), FinishReason.EOS
         )
         assert peer.quiet
 
@@ -163,7 +163,7 @@ def test_an_aborted_request_is_not_answered_any_more() -> None:
         last = peer.stepped()
         while last.answers[0].id == 1:  # steps that ran before the abort arrived
             last = peer.stepped()
-        assert last.answers == [messages.Sampled(2, 51, -0.5, FinishReason.LENGTH)]
+        assert last.answers == [messages.Sampled(2, (Scored(51, -0.5),), FinishReason.LENGTH)]
         assert last.load.blocks_used == 0
         assert peer.quiet
 
@@ -204,4 +204,4 @@ def test_a_message_cut_anywhere_is_put_together_again() -> None:
     with running_loop(CountingRunner()) as peer:
         for byte in frame(generate(1, [10], new=1)):
             peer._link.sendall(bytes([byte]))
-        assert peer.stepped().answers == [messages.Sampled(1, 11, -0.5, FinishReason.LENGTH)]
+        assert peer.stepped().answers == [messages.Sampled(1, (Scored(11, -0.5),), FinishReason.LENGTH)]

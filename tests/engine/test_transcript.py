@@ -5,9 +5,10 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from server.engine.messages import Sampled
+from server.engine.messages import Generate, Sampled
 from server.engine.transcript import Transcript
-from server.request import Chunk, Finish, FinishReason
+from server.request import Chunk, Finish, FinishReason, GenerateRequest, Sampling
+from server.scheduling.plan import Scored
 from tests.text.vocabularies import tokenizer
 
 texts = st.text("ab 日🙂é", min_size=1, max_size=30)
@@ -18,11 +19,13 @@ def speak(text: str, stop: list[str]) -> tuple[list[Chunk], Finish]:
     """The chunks of a stream that says `text`, as far as its stop strings let it."""
     tokens = tokenizer("byte level")
     ids = tokens.encode(text, add_special_tokens=False)
-    transcript = Transcript(tokens, [], stop, seed=5)
+    command = Generate(1, "model", [], len(ids), Sampling(seed=5), [])
+    request = GenerateRequest(prompt="", sampling=command.sampling, stop=tuple(stop))
+    transcript = Transcript(tokens, command, request)
     chunks = list[Chunk]()
     for i, id_ in enumerate(ids):
         last = FinishReason.LENGTH if i == len(ids) - 1 else None
-        chunk = transcript.push(Sampled(1, id_, -0.5, last))
+        chunk = transcript.push(Sampled(1, (Scored(id_, -0.5),), last))
         chunks.append(chunk)
         if chunk.finish is not None:
             return chunks, chunk.finish

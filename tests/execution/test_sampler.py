@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -24,16 +26,13 @@ def logits(
 
 
 def one(scores: torch.Tensor, sampling: Sampling, tokens: list[int] | None = None) -> int:
-    return sample(scores, [Row(sampling, tokens or [1])])[0].token
+    return sample(scores, [Row(sampling=sampling, tokens=tokens or [1])])[0].scored.token
 
 
 def chosen(scores: torch.Tensor, sampling: Sampling, draws: int = 400) -> set[int]:
     """Every token that `draws` seeds choose."""
-    rows = [
-        Row(Sampling(**{name: getattr(sampling, name) for name in sampling.__slots__} | {"seed": seed}), [1])
-        for seed in range(draws)
-    ]
-    return {result.token for result in sample(scores.expand(draws, -1), rows)}
+    rows = [Row(sampling=replace(sampling, seed=seed), tokens=[1]) for seed in range(draws)]
+    return {result.scored.token for result in sample(scores.expand(draws, -1), rows)}
 
 
 def by_definition(scores: torch.Tensor, sampling: Sampling, tokens: list[int]) -> int:
@@ -81,7 +80,10 @@ def test_a_flat_distribution_is_decided_beyond_the_candidates(monkeypatch: pytes
 
 def test_a_row_is_not_changed_by_its_neighbours() -> None:
     scores = logits(17, seed=5)
-    rows = [Row(Sampling(seed=i, temperature=0.2 * i, top_p=0.9), list(range(i + 1))) for i in range(17)]
+    rows = [
+        Row(sampling=Sampling(seed=i, temperature=0.2 * i, top_p=0.9), tokens=list(range(i + 1)))
+        for i in range(17)
+    ]
     together = sample(scores, rows)
     alone = [sample(scores[i : i + 1], [rows[i]])[0] for i in range(17)]
     assert together == alone
@@ -110,8 +112,8 @@ def test_min_p_is_relative_to_the_largest() -> None:
 def test_samples_follow_the_distribution() -> None:
     weights = torch.tensor([0.5, 0.3, 0.15, 0.05])
     draws = 4000
-    rows = [Row(Sampling(seed=seed), [1, 2, 3]) for seed in range(draws)]
-    counts = np.bincount([s.token for s in sample(weights.log().expand(draws, -1), rows)], minlength=4)
+    rows = [Row(sampling=Sampling(seed=seed), tokens=[1, 2, 3]) for seed in range(draws)]
+    counts = np.bincount([s.scored.token for s in sample(weights.log().expand(draws, -1), rows)], minlength=4)
     expected = weights.numpy() * draws
     assert ((counts - expected) ** 2 / expected).sum() < 16.3  # chi-square, 3 degrees, p = 0.001
 
@@ -130,14 +132,17 @@ def test_a_penalty_next_to_zero_stays_a_number() -> None:
 
 def test_the_logprob_is_the_models_own() -> None:
     scores = logits()
-    result = sample(scores, [Row(Sampling(temperature=0.3, top_k=2, repetition_penalty=1.3), [5])])[0]
-    assert result.logprob == pytest.approx(float(scores[0].log_softmax(-1)[result.token]), abs=1e-6)
+    result = sample(
+        scores, [Row(sampling=Sampling(temperature=0.3, top_k=2, repetition_penalty=1.3), tokens=[5])]
+    )[0]
+    logprobs = scores[0].log_softmax(-1)
+    assert result.scored.logprob == pytest.approx(float(logprobs[result.scored.token]), abs=1e-6)
 
 
 def test_the_logits_are_left_alone() -> None:
     scores = logits()
     before = scores.clone()
-    sample(scores, [Row(Sampling(repetition_penalty=1.5, temperature=0.5), [1, 2])])
+    sample(scores, [Row(sampling=Sampling(repetition_penalty=1.5, temperature=0.5), tokens=[1, 2])])
     assert torch.equal(scores, before)
 
 

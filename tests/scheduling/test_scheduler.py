@@ -11,7 +11,7 @@ from server.request import EmbedWork, FinishReason
 from server.scheduling.blocks import BlockPool
 from server.scheduling.encoding import EncodingLane
 from server.scheduling.generation import GenerationLane
-from server.scheduling.plan import DecodeStep, Encoded, EncodeStep, Results, Sampled, Step
+from server.scheduling.plan import DecodeStep, Encoded, EncodeStep, Results, Sampled, Scored, Step
 from server.scheduling.scheduler import Scheduler
 from server.scheduling.sequence import Passage, Sequence
 
@@ -40,7 +40,7 @@ def results(step: Step) -> Results:
     """What a device would answer: one token for each slice that samples, a vector for each passage."""
     if isinstance(step, EncodeStep):
         return Results(encoded={id_: Encoded(vector=(1.0,)) for id_ in step.ids})
-    return Results(sampled={p.sequence.id: Sampled(TOKEN, -1.0) for p in step.slices if p.samples})
+    return Results(sampled={p.sequence.id: Sampled((Scored(TOKEN, -1.0),)) for p in step.slices if p.samples})
 
 
 def run_to_end(scheduler: Scheduler, *, budget: int) -> list[int]:

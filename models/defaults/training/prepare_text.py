@@ -21,6 +21,7 @@ from pathlib import Path
 
 from models.defaults.training import readers
 from models.defaults.training.wordnet import wordnet
+from models.defaults.training.written import written
 
 Reader = Callable[[Path], Iterator[str]]
 
@@ -43,7 +44,20 @@ TRAIN = [
     Origin("foldoc", "dict-foldoc/**/foldoc.dict.dz", readers.foldoc),
     Origin("speeches-news-letters", "english.txt.gz", readers.nltk_lines),
     Origin("austen", "r-cran-janeaustenr/**/data/Rdata.rdb", readers.r_strings),
+    Origin("moby-dick", "r-cran-tokenizers/**/data/Rdata.rdb", readers.r_strings),
+    Origin("dorian-gray", "presage/**/the_picture_of_dorian_gray.txt", readers.gutenberg),
+    Origin("alice", "snappy/**/alice29.txt", readers.gutenberg),
+    Origin("as-you-like-it", "snappy/**/asyoulik.txt", readers.gutenberg),
+    Origin("paradise-lost", "snappy/**/plrabn12.txt", readers.gutenberg),
+    Origin("electronic-texts", "snappy/**/lcet10.txt", readers.gutenberg),
+    Origin("bible", "sword-text-web/**/*.bzz", readers.scripture),
+    Origin("smollm2", "smollm2.txt", written),
     Origin("anarchism", "anarchism/**/html/*.html", readers.markup),
+    Origin("copyright-does-not-exist", "cfi-en/**/html/*.htm", readers.markup),
+    Origin("jargon", "dict-jargon/**/jargon.dict.dz", readers.jargon),
+    Origin("devils-dictionary", "dict-devil/**/devil.dict.dz", readers.devils_dictionary),
+    Origin("rust", "rust-doc/**/html/book/*.html", readers.markup),
+    Origin("gnucash", "gnucash-docs/**/gnucash-guide-en/*.html", readers.markup),
     Origin("fortunes", "fortunes/usr/share/games/fortunes/[a-z]*[a-z]", readers.fortunes),
     Origin("endless-sky", "endless-sky-data/**/data/**/*.txt", readers.quoted_story),
     Origin("wesnoth", "wesnoth-*/**/de/LC_MESSAGES/*.mo", readers.message_catalogue),

@@ -45,6 +45,19 @@ def book(path: Path) -> Iterator[str]:
     yield from grouped(re.split(r"\n\s*\n", read_text(path).replace("\r", "")))
 
 
+def gutenberg(path: Path) -> Iterator[str]:
+    """A book of Project Gutenberg, without the licence that is the same in all of them."""
+    text = without_licence(read_text(path).replace("\r", ""))
+    yield from grouped(re.split(r"\n\s*\n", text))
+
+
+def without_licence(text: str) -> str:
+    """Between Project Gutenberg's preamble and its appendix; other text as it is."""
+    start = re.search(r"\*\*\* START OF TH\w+ PROJECT GUTENBERG.*|\*END\*THE SMALL PRINT.*", text)
+    end = re.search(r"^\W*End of (?:The )?Project Gutenberg", text, re.M | re.I)
+    return text[start.end() if start else 0 : end.start() if end else None]
+
+
 def fortunes(path: Path) -> Iterator[str]:
     yield from re.split(r"\n%\n", read_text(path))
 
@@ -59,6 +72,20 @@ def foldoc(path: Path) -> Iterator[str]:
         head, _, body = entry.partition("\n")
         body = re.sub(r"<[^>]*>|\[[^\]]*\]|\(\d{4}-\d\d-\d\d\)|[{}]", "", body)
         yield f"{head}: {flat(body)}"
+
+
+def jargon(path: Path) -> Iterator[str]:
+    """The Jargon File: headword, a line of pronunciation and part of speech, an empty line, the text."""
+    for entry in re.split(r"\n(?=\S)", read_text(path)):
+        head, _, rest = entry.partition("\n")
+        body = rest.partition("\n\n")[2]
+        yield f"{head}: {flat(re.sub(r'[{}]', '', body))}"
+
+
+def devils_dictionary(path: Path) -> Iterator[str]:
+    """`HEADWORD, n.  Definition`, and what follows it up to the next headword."""
+    for entry in re.split(r"\n\n(?=[A-Z][A-Z' -]+, [a-z])", read_text(path)):
+        yield re.sub(r"^([A-Z' -]+), [a-z.]+\s", lambda head: head[1].capitalize() + ": ", entry)
 
 
 def webster(path: Path) -> Iterator[str]:
@@ -126,6 +153,16 @@ def quoted_story(path: Path) -> Iterator[str]:
     yield from grouped((line for line in lines if "<" not in line), length=600)
 
 
+def scripture(path: Path) -> Iterator[str]:
+    """A SWORD module's text (`*.bzz`): compressed books of OSIS markup, found by the index beside it (`*.bzs`)."""
+    raw = path.read_bytes()
+    for start, size, _ in struct.iter_unpack("<3I", path.with_suffix(".bzs").read_bytes()):
+        book = zlib.decompress(raw[start : start + size]).decode()
+        book = re.sub(r"<(title|note)\b.*?</\1>", "", book, flags=re.S)
+        paragraphs = re.split(r'<div [^>]*type="x-p"/>', book)
+        yield from grouped(re.sub(r"<[^>]*>", "", paragraph) for paragraph in paragraphs)
+
+
 def r_strings(path: Path) -> Iterator[str]:
     """The character vectors in an R package's lazy-load database: the lines of a book."""
     raw, offset = path.read_bytes(), 0
@@ -137,9 +174,16 @@ def r_strings(path: Path) -> Iterator[str]:
             offset = start + 2
             continue
         offset = len(raw) - len(stream.unused_data)
-        lines = re.findall(rb"\x00\x04\x00\x09\x00\x00\x00.([^\x00]*)", unpacked, re.S)
-        text = "\n".join(line.decode(errors="replace") for line in lines)
+        text = without_licence("\n".join(_r_characters(unpacked)).replace("\r", ""))
         yield from grouped(re.split(r"\n\s*\n", text))
+
+
+def _r_characters(serialized: bytes) -> Iterator[str]:
+    """Every CHARSXP: its type and encoding (ASCII or UTF-8), the length of the text, the text."""
+    header, offset = re.compile(rb"\x00(?:\x04\x00|\x00\x80)\x09(.{4})", re.S), 0
+    while match := header.search(serialized, offset):
+        offset = match.end() + int.from_bytes(match[1])
+        yield serialized[match.end() : offset].decode(errors="replace")
 
 
 def nltk_lines(path: Path) -> Iterator[str]:
