@@ -1,8 +1,8 @@
 """How often a masked-LM adapter is right: hides 15 % of the tokens of held-out text and asks for them back.
 
 Every hidden token is replaced by [MASK]; windows have up to 128 tokens; the seed is fixed, so two adapters
-are asked the same. Prints a line for each origin (a file of TEXT), and the first five answers to some
-sentences.
+are asked the same. Prints a line for each origin (a file of TEXT), one for all origins that no training text
+comes from, taken together, and the first five answers to some sentences.
 
     python -m models.defaults.training.evaluate_masked_lm BASE ADAPTER TEXT --record evaluation.json
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -29,9 +29,11 @@ from models.defaults.training.masking import (
     read_documents,
     windows_of,
 )
+from models.defaults.training.prepare_text import TRAIN
 from models.heads import MaskedLM
 from models.loading import LoadedEncoder, load
 
+TRAINED_ON = frozenset(origin.name for origin in TRAIN)
 SEED = 0
 HIDDEN = 0.15
 SENTENCES = (
@@ -72,6 +74,17 @@ def score(model: MaskedLM, origin: str, documents: Sequence[Ids], special: Speci
     return Score(origin=origin, hidden=hidden, top_1=first / hidden, top_5=among_five / hidden)
 
 
+def pooled(scores: Sequence[Score]) -> Score:
+    """All their hidden tokens as one: an origin that was asked for more counts for more."""
+    hidden = sum(each.hidden for each in scores)
+    return Score(
+        origin="foreign origins, pooled",
+        hidden=hidden,
+        top_1=sum(each.top_1 * each.hidden for each in scores) / hidden,
+        top_5=sum(each.top_5 * each.hidden for each in scores) / hidden,
+    )
+
+
 @torch.inference_mode()
 def _places(model: MaskedLM, batch: Batch) -> torch.Tensor:
     """How many tokens were thought likelier than the right one: [R]."""
@@ -88,7 +101,7 @@ def first_five(model: MaskedLM, tokenizer: Tokenizer, sentence: str) -> list[str
     return [tokenizer.id_to_token(index) or "" for index in logits[0].topk(5).indices.tolist()]
 
 
-def main() -> None:
+def read_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("base", type=Path, help="folder of the encoder")
     parser.add_argument("adapter", type=Path, help="folder of the adapter")
@@ -96,22 +109,36 @@ def main() -> None:
     parser.add_argument("--most", type=int, default=20_000, help="hidden tokens of each origin")
     parser.add_argument("--record", type=Path, help="write the results here, as JSON")
     options = parser.parse_args()
+    if not any(options.text.glob("*.txt")):
+        parser.error(f"no *.txt in {options.text}")
+    return options
+
+
+def score_all(model: MaskedLM, tokenizer: Tokenizer, text: Path, most: int) -> Iterator[Score]:
+    """A score for each file of the folder, named as the file is."""
+    for path in sorted(text.glob("*.txt")):
+        yield score(model, path.stem, read_documents(path, tokenizer), Special.of(tokenizer), most)
+
+
+def main() -> None:
+    options = read_options()
     tokenizer = open_tokenizer(options.base)
-    device = torch.device("cpu")
-    loaded = load(options.base, device=device, dtype=torch.float32, adapter=options.adapter)
+    loaded = load(options.base, device=torch.device("cpu"), dtype=torch.float32, adapter=options.adapter)
     if not isinstance(loaded, LoadedEncoder) or loaded.masked_lm is None:
         raise SystemExit(f"{options.base} is not an encoder")
-    model = loaded.masked_lm
-    answers = {sentence: first_five(model, tokenizer, sentence) for sentence in SENTENCES}
+    answers = {sentence: first_five(loaded.masked_lm, tokenizer, sentence) for sentence in SENTENCES}
     for sentence, words in answers.items():
         print(f"{sentence:40} {', '.join(words)}")
     scores = []
-    for path in sorted(options.text.glob("*.txt")):
-        documents = read_documents(path, tokenizer)
-        scores.append(score(model, path.stem, documents, Special.of(tokenizer), options.most))
-        print(scores[-1], flush=True)
+    for each in score_all(loaded.masked_lm, tokenizer, options.text, options.most):
+        scores.append(each)
+        print(each, flush=True)
+    record: dict[str, object] = {"scores": [asdict(each) for each in scores]}
+    if foreign := [each for each in scores if each.origin not in TRAINED_ON]:
+        print(pooled(foreign))
+        record["foreign"] = asdict(pooled(foreign))
+    record["first_five"] = answers
     if options.record:
-        record = {"scores": [asdict(each) for each in scores], "first_five": answers}
         options.record.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 

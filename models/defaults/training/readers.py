@@ -133,6 +133,13 @@ def markup(path: Path) -> Iterator[str]:
     yield from grouped(text for text in map(flat, parser.paragraphs) if len(text) > 40)
 
 
+def layout_table(path: Path) -> Iterator[str]:
+    """HTML from before style sheets: prose stands in tables, and breaks end its paragraphs."""
+    broken = re.sub(r"<(br|p|/p|h\d)\b[^>]*>", "\0", read_text(path), flags=re.I)
+    text = html.unescape(re.sub(r"<[^>]*>", "", broken))
+    yield from grouped(paragraph for paragraph in map(flat, text.split("\0")) if len(paragraph) > 100)
+
+
 def message_catalogue(path: Path) -> Iterator[str]:
     """The English side of a compiled gettext catalogue."""
     raw = path.read_bytes()
@@ -154,7 +161,7 @@ def quoted_story(path: Path) -> Iterator[str]:
 
 
 def scripture(path: Path) -> Iterator[str]:
-    """A SWORD module's text (`*.bzz`): compressed books of OSIS markup, found by the index beside it (`*.bzs`)."""
+    """A SWORD module (`*.bzz`): compressed books of OSIS markup, found by the index beside it (`*.bzs`)."""
     raw = path.read_bytes()
     for start, size, _ in struct.iter_unpack("<3I", path.with_suffix(".bzs").read_bytes()):
         book = zlib.decompress(raw[start : start + size]).decode()

@@ -54,6 +54,7 @@ class Recipe:
     minutes: float
     tokens_per_step: int
     tokens_per_origin: int  # at most, in an epoch: no origin drowns the others
+    at_most: Mapping[str, int]  # the same, for single origins
     masked: float
     seed: int
 
@@ -117,8 +118,8 @@ class Text:
         """The batches of one pass: cut and ordered anew in each, but the same whenever they are asked for."""
         draw = np.random.default_rng((recipe.seed, number))
         windows: list[Ids] = []
-        for documents in self.origins.values():
-            windows += _some(documents, recipe.tokens_per_origin, draw)
+        for name, documents in self.origins.items():
+            windows += _some(documents, recipe.at_most.get(name, recipe.tokens_per_origin), draw)
         order = draw.permutation(len(windows))
         return list(batches_of((windows[index] for index in order), recipe.tokens_per_step))
 
@@ -224,6 +225,14 @@ def write_adapter(folder: Path, base: Path, parameters: Mapping[str, Tensor], re
     (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
+def limit(argument: str) -> tuple[str, int]:
+    """`foldoc=200000` as a name and a number."""
+    name, _, tokens = argument.partition("=")
+    if not tokens.isdecimal():
+        raise argparse.ArgumentTypeError(f"{argument!r} is not ORIGIN=TOKENS")
+    return name, int(tokens)
+
+
 def read_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -236,11 +245,21 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--peak-rate", type=float, default=2e-3)
     parser.add_argument("--tokens-per-step", type=int, default=4096)
     parser.add_argument("--tokens-per-origin", type=int, default=1_500_000, help="at most, in an epoch")
+    parser.add_argument(
+        "--at-most", type=limit, nargs="*", default=[], metavar="ORIGIN=TOKENS", help="for one origin"
+    )
     parser.add_argument("--masked", type=float, default=0.2, help="share of the tokens that is hidden")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--save-every", type=int, default=100, metavar="STEPS")
-    return parser.parse_args()
+    options = parser.parse_args()
+    options.at_most = dict(options.at_most)
+    origins = {path.stem for path in options.text.glob("*.txt")}
+    if not origins:
+        parser.error(f"no *.txt in {options.text}")
+    if unknown := options.at_most.keys() - origins:
+        parser.error(f"--at-most: {options.text} has no {', '.join(sorted(unknown))}")
+    return options
 
 
 def main() -> None:

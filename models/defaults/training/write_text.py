@@ -1,10 +1,11 @@
 """Has a running server write training text: encyclopedia entries, stories, letters, recipes.
 
     triptych serve &
-    python -m models.defaults.training.write_text text/train/smollm2.txt --documents 2000
+    python -m models.defaults.training.write_text unpacked/smollm2.txt --documents 2000
 
 Each document is one seeded request, so the same command writes the same text. Lines are appended; a second
-run with another `--first-seed` adds to the first.
+run with another `--first-seed` adds to the first. What comes out is raw: `prepare_text.py` picks what is
+worth reading (`written.py`).
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from models.defaults.training.readers import read_text
 SHORTEST = 200  # characters
 LEAST_VARIED = 0.75  # share of the pairs of neighbouring words that are said for the first time
 REFUSALS = re.compile(
-    r"\bas an? (AI|artificial|language model|digital assistant)\b|\b(AI|virtual) assistant\b|\blanguage model\b"
+    r"\bas an? (AI|artificial|digital assistant)\b|\b(AI|virtual) assistant\b|\blanguage model\b"
     r"|\bI('m| am) (sorry|unable)\b|\bI (can(no|')t|do not|don't) (assist|help|provide|have access)\b",
     re.I,
 )
