@@ -29,7 +29,9 @@ from server.execution.device import (
     free_memory,
     is_batch_invariant,
 )
-from server.execution.runner import DecoderRunner, EncoderRunner, ModelRunner, Runner
+from server.execution.encoding import EncoderRunner
+from server.execution.generation import DecoderRunner
+from server.execution.runner import ModelRunner, Runner
 from server.request import ModelCard, Task
 from server.scheduling.blocks import BlockPool
 from server.scheduling.encoding import EncodingLane

@@ -18,18 +18,13 @@ class DecoderInputs:
     tokens: Tensor  # [T] int64
     positions: Tensor  # [T] int64, each token's place in its own sequence
     paging: Paging
-    sampling: tuple[Slice, ...]  # the slices that end in a new token
-    rows: Tensor  # [sampling] int64, the index of each one's last token
 
     @classmethod
     def build(cls, step: DecodeStep, *, block_size: int, device: torch.device) -> DecoderInputs:
-        tokens, positions, rows = list[int](), list[int](), list[int]()
+        tokens, positions = list[int](), list[int]()
         for piece in step.slices:
-            end = piece.start + piece.count
-            tokens += piece.sequence.tokens[piece.start : end]
-            positions += range(piece.start, end)
-            if piece.samples:
-                rows.append(len(tokens) - 1)
+            tokens += piece.tokens
+            positions += range(piece.start, piece.end)
         paging = Paging.build(
             [piece.sequence.blocks for piece in step.slices],
             [piece.start for piece in step.slices],
@@ -41,6 +36,46 @@ class DecoderInputs:
             tokens=torch.tensor(tokens, device=device),
             positions=torch.tensor(positions, device=device),
             paging=paging,
-            sampling=tuple(piece for piece in step.slices if piece.samples),
-            rows=torch.tensor(rows, dtype=torch.int64, device=device),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Readout:
+    """The rows of a step's output, [T, hidden], whose logits are wanted for one slice."""
+
+    piece: Slice
+    sampled: range  # for its new token, and for one after each token of its draft
+    prompt: range  # for the scores of prompt tokens: each row is of the token before
+
+    @property
+    def scored(self) -> list[int]:
+        """The prompt tokens that `prompt` scores."""
+        sequence = self.piece.sequence
+        return sequence.tokens[sequence.scored + 1 : sequence.scored + 1 + len(self.prompt)]
+
+
+def read_out(step: DecodeStep) -> list[Readout]:
+    """Which rows each slice needs, in the order of the step."""
+    readouts, first = list[Readout](), 0
+    for piece in step.slices:
+        samples = 1 + len(piece.draft) if piece.samples else 0
+        behind = first + piece.count
+        scores = _scores(piece)
+        readouts.append(
+            Readout(
+                piece,
+                sampled=range(behind - samples, behind),
+                prompt=range(first + scores.start - piece.start, first + scores.stop - piece.start),
+            )
+        )
+        first = behind
+    return readouts
+
+
+def _scores(piece: Slice) -> range:
+    """Positions in the sequence from which a prompt token is scored that was not before."""
+    sequence = piece.sequence
+    if sequence.prompt_alternatives is None or sequence.scored >= sequence.prompt_length - 1:
+        return range(piece.start, piece.start)
+    assert piece.start <= sequence.scored, "what is scored must be computed, not found in the cache"
+    return range(sequence.scored, max(sequence.scored, min(piece.end, sequence.prompt_length - 1)))

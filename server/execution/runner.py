@@ -1,21 +1,13 @@
-"""Runs a planned step on the device: tensors in, model, sampler or head, plain numbers out."""
+"""Runs a planned step on the device: every model of it has a runner of its own."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Protocol
 
 import torch
-from torch import Tensor
 
-from models.decoder import Decoder
-from models.encoder import Encoder
-from models.heads import MaskedLM, Pooling, normalize, pool
-from models.kv_cache import KVCache
-from server.execution.inputs import DecoderInputs
-from server.execution.sampler import Row, sample
-from server.request import EmbedWork, MaskWork
-from server.scheduling.plan import DecodeStep, Encoded, EncodeStep, Results, Sampled, Step
+from server.scheduling.plan import Results, Step
 
 
 class ModelRunner(Protocol):
@@ -33,95 +25,3 @@ class Runner:
     def run(self, step: Step) -> Results:
         with torch.inference_mode():
             return self._models[step.model].run(step)
-
-
-class DecoderRunner:
-    """A decoder, and the cache that its sequences' block numbers stand for."""
-
-    def __init__(self, decoder: Decoder, cache: KVCache, device: torch.device) -> None:
-        self._decoder = decoder
-        self._cache = cache
-        self._device = device
-
-    def run(self, step: Step) -> Results:
-        assert isinstance(step, DecodeStep)
-        inputs = DecoderInputs.build(step, block_size=self._cache.block_size, device=self._device)
-        hidden = self._decoder(inputs.tokens, inputs.positions, inputs.paging, self._cache)
-        if not inputs.sampling:
-            return Results()
-        logits = self._decoder.logits(hidden.index_select(0, inputs.rows))
-        sequences = [piece.sequence for piece in inputs.sampling]
-        drawn = sample(logits, [Row(sampling=one.sampling, tokens=one.tokens) for one in sequences])
-        return Results(
-            sampled={one.id: Sampled((row.scored,)) for one, row in zip(sequences, drawn, strict=True)}
-        )
-
-
-class EncoderRunner:
-    """An encoder: for embeddings, and for masked tokens if it has a head for them.
-
-    The two may have weights of their own, so a step with both kinds of work is two passes.
-    """
-
-    def __init__(
-        self, encoder: Encoder, masked_lm: MaskedLM | None, pooling: Pooling, device: torch.device
-    ) -> None:
-        self._encoder = encoder
-        self._masked_lm = masked_lm
-        self._pooling = pooling
-        self._device = device
-
-    def run(self, step: Step) -> Results:
-        assert isinstance(step, EncodeStep)
-        embeds, masks = list[_Embed](), list[_Mask]()
-        for passage in step.passages:
-            if isinstance(passage.work, EmbedWork):
-                embeds.append((passage.id, passage.tokens, passage.work))
-            else:
-                masks.append((passage.id, passage.tokens, passage.work))
-        return Results(encoded=(self._embed(embeds) if embeds else {}) | (self._fill(masks) if masks else {}))
-
-    def _embed(self, batch: Sequence[_Embed]) -> dict[int, Encoded]:
-        lengths = [len(tokens) for _, tokens, _ in batch]
-        hidden = self._encoder(self._pack([tokens for _, tokens, _ in batch]), lengths)
-        vectors = pool(hidden, lengths, self._pooling).cpu()
-        return {id_: _vector(vector, work) for (id_, _, work), vector in zip(batch, vectors, strict=True)}
-
-    def _fill(self, batch: Sequence[_Mask]) -> dict[int, Encoded]:
-        assert self._masked_lm is not None
-        rows, start = list[int](), 0
-        for _, tokens, work in batch:
-            rows += [start + position for position in work.positions]
-            start += len(tokens)
-        packed = self._pack([tokens for _, tokens, _ in batch])
-        logits = self._masked_lm(
-            packed, [len(tokens) for _, tokens, _ in batch], torch.tensor(rows, device=self._device)
-        )
-        each = logits.softmax(dim=-1).split([len(work.positions) for _, _, work in batch])
-        return {id_: _masks(scores, work) for (id_, _, work), scores in zip(batch, each, strict=True)}
-
-    def _pack(self, texts: Sequence[Sequence[int]]) -> Tensor:
-        return torch.tensor([token for text in texts for token in text], device=self._device)
-
-
-_Embed = tuple[int, Sequence[int], EmbedWork]
-_Mask = tuple[int, Sequence[int], MaskWork]
-
-
-def _vector(vector: Tensor, work: EmbedWork) -> Encoded:
-    """Cut first, then scaled: a shortened embedding has unit length too (Matryoshka, arXiv 2205.13147)."""
-    vector = vector[: work.dimensions]
-    return Encoded(vector=tuple((normalize(vector[None])[0] if work.normalize else vector).tolist()))
-
-
-def _masks(scores: Tensor, work: MaskWork) -> Encoded:
-    """scores [masks, vocabulary] -> the best candidates of each mask, among the targets if there are any."""
-    if work.targets is None:
-        best = scores.topk(min(work.top_k, scores.shape[-1]), dim=-1)
-        values, tokens = best.values, best.indices
-    else:
-        targets = torch.tensor(work.targets, device=scores.device)
-        best = scores[:, targets].topk(min(work.top_k, len(targets)), dim=-1)
-        values, tokens = best.values, targets[best.indices]
-    pairs = zip(tokens.tolist(), values.tolist(), strict=True)
-    return Encoded(masks=tuple(tuple(zip(ids, mask, strict=True)) for ids, mask in pairs))
