@@ -210,6 +210,17 @@ def test_a_server_that_takes_turns_is_found_out(server: ScriptedServer) -> None:
     assert report.all_overlap is False
 
 
+def test_rivals_run_beside_the_streams_under_a_key_of_their_own_and_are_not_counted(
+    server: ScriptedServer,
+) -> None:
+    server.on("/generate_stream", Answer(content_type="text/event-stream", chunks=begin_together(2)))
+    measured = run(server.url, streams=1, requests=2, rivals=1, api_key="mine")
+    assert [stream.failure for stream in measured.streams] == [None] * 2
+    keys = [asked.headers["authorization"] for asked in server.asked]
+    assert keys.count("Bearer mine") == 2
+    assert keys.count("Bearer rival") >= 2
+
+
 def test_fill_mask_requests_run_beside_the_streams(server: ScriptedServer) -> None:
     filled = threading.Semaphore(0)
 

@@ -45,6 +45,8 @@ def _plan(flags: argparse.Namespace) -> Plan:
         tokens=flags.tokens,
         prompt=flags.prompt,
         prompt_words=flags.prompt_words,
+        rivals=flags.rivals,
+        api_key=flags.api_key,
         fill_mask_every_ms=flags.fill_mask_every_ms,
         fill_mask_text=flags.fill_mask_text,
         warmup=flags.warmup,
@@ -71,6 +73,9 @@ def _add_load(parser: argparse.ArgumentParser) -> None:
     load.add_argument(
         "--rate", type=_positive, help="open loop: so many streams a second arrive, whatever has ended"
     )
+    load.add_argument(
+        "--rivals", type=_whole, default=0, help="streams of another API key beside, always so many (0)"
+    )
     load.add_argument("--fill-mask-every-ms", type=_positive, help="a fill-mask request beside, this often")
     load.add_argument("--fill-mask-text", default=FILL_MASK_TEXT, help="what it asks (%(default)s)")
     load.add_argument("--warmup", type=_whole, default=1, help="streams beforehand, uncounted (1)")
@@ -83,6 +88,7 @@ def _add_request(parser: argparse.ArgumentParser) -> None:
     request.add_argument(
         "--dialect", choices=DIALECTS, default="tgi", help="/generate_stream or /v1/completions"
     )
+    request.add_argument("--api-key", help="whose requests these are")
     request.add_argument("--model", help="by name, where the server has several or asks for it")
     request.add_argument("--tokens", type=_positive_int, default=128, help="generated in each stream (128)")
     request.add_argument("--prompt", help="the same for all (a different one for each)")

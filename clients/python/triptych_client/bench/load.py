@@ -8,11 +8,12 @@ planned arrival, so that a server that stalls cannot hide its queue.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 import time
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import httpx
@@ -23,6 +24,7 @@ from triptych_client._sse import EventDecoder
 from triptych_client._transport import expect_events, in_our_words, settings
 from triptych_client.bench.dialects import Dialect
 
+RIVAL_KEY = "rival"
 FILL_MASK_TEXT = "Paris is the [MASK] of France."
 WORDS = """
 the of and to in is was that for on as with by he at from his an were are which this be or had first one their
@@ -40,6 +42,8 @@ class Plan:
     tokens: how many to generate in each stream.
     prompt: the same for all; None makes one of `prompt_words` words for each, different from the first word
         on, so that no cache of prefixes flatters the server.
+    rivals: streams of another API key beside, always so many; uncounted.
+    api_key: whose requests these are.
     fill_mask_every_ms: how often to `POST /fill-mask` with `fill_mask_text` beside the streams; None: never.
     warmup: streams to send beforehand, uncounted.
     timeout_s: the longest silence.
@@ -54,6 +58,8 @@ class Plan:
     tokens: int = 128
     prompt: str | None = None
     prompt_words: int = 32
+    rivals: int = 0
+    api_key: str | None = None
     fill_mask_every_ms: float | None = None
     fill_mask_text: str = FILL_MASK_TEXT
     warmup: int = 1
@@ -94,11 +100,11 @@ async def measure(plan: Plan) -> Measurement:
 
     The warm-up is the exception: a server that cannot answer at all raises its `TriptychError` there.
     """
-    async with httpx.AsyncClient(**settings(plan.url, plan.timeout_s, None)) as http:
+    async with httpx.AsyncClient(**settings(plan.url, plan.timeout_s, plan.api_key)) as http:
         load = _Load(plan, http)
         for prompt in _prompts(plan, plan.warmup, salt="warm-up"):
             await load.warm_up(prompt)
-        async with load.fill_masks():
+        async with _rivals(plan), load.fill_masks():
             await (load.closed_loop() if plan.rate is None else load.open_loop(plan.rate))
     streams = sorted(load.streams, key=lambda record: record.started_s)
     return Measurement(plan=plan, streams=tuple(streams), fills=tuple(load.fills))
@@ -112,6 +118,12 @@ class _Load:
 
     async def warm_up(self, prompt: str) -> None:
         await self._receive(prompt, StreamRecord(started_s=time.perf_counter()))
+
+    async def compete(self, number: int) -> None:
+        """One stream after the other, until cancelled."""
+        for turn in itertools.count():
+            (prompt,) = _prompts(self._plan, 1, salt=f"rival {number} {turn}")
+            await self._stream(prompt, time.perf_counter())
 
     async def closed_loop(self) -> None:
         prompts = iter(list(_prompts(self._plan, self._plan.requests)))  # one iterator, shared by the workers
@@ -191,6 +203,23 @@ class _Load:
         except TriptychError as error:
             failure = _named(error)
         self.fills.append(FillRecord(latency_s=time.perf_counter() - due_s, failure=failure))
+
+
+@asynccontextmanager
+async def _rivals(plan: Plan) -> AsyncIterator[None]:
+    """Keeps `plan.rivals` streams open for as long as the block runs, which begins when one of them is on."""
+    others = replace(plan, api_key=RIVAL_KEY, seed=plan.seed + 1)
+    async with httpx.AsyncClient(**settings(plan.url, plan.timeout_s, RIVAL_KEY)) as http:
+        load = _Load(others, http)
+        working = [asyncio.create_task(load.compete(number)) for number in range(plan.rivals)]
+        while working and not any(stream.arrivals_s or stream.failure for stream in load.streams):
+            await asyncio.sleep(0.01)
+        try:
+            yield
+        finally:
+            for task in working:
+                task.cancel()
+            await asyncio.gather(*working, return_exceptions=True)
 
 
 class _Spawn:

@@ -25,6 +25,7 @@ class Spread:
 class Report:
     """All durations in seconds; a spread is None where nothing was measured.
 
+    whole_stream: from the (planned) start of a stream to its end.
     first_token: from the (planned) start of a stream to its first token.
     duration: from the start of the first stream to the end of the last.
     between_tokens: from each token to the next of the same stream; its `max` is the longest that any stream
@@ -41,6 +42,7 @@ class Report:
     duration: float
     output_tokens: int
     output_tokens_per_s: float
+    whole_stream: Spread | None
     first_token: Spread | None
     between_tokens: Spread | None
     all_overlap: bool | None
@@ -64,6 +66,7 @@ def summarize(measured: Measurement) -> Report:
         duration=duration,
         output_tokens=output_tokens,
         output_tokens_per_s=output_tokens / duration,
+        whole_stream=_spread(record.ended_s - record.started_s for record in ok),
         first_token=_spread(record.arrivals_s[0] - record.started_s for record in ok if record.arrivals_s),
         between_tokens=_spread(b - a for record in ok for a, b in pairwise(record.arrivals_s)),
         all_overlap=_all_overlap(measured),
@@ -107,6 +110,7 @@ def table(report: Report) -> str:
 
 def _spreads(report: Report) -> tuple[tuple[str, Spread | None], ...]:
     return (
+        ("whole stream", report.whole_stream),
         ("first token", report.first_token),
         ("between tokens", report.between_tokens),
         ("fill-mask", report.fill_mask),
