@@ -38,6 +38,11 @@ SAME_AS = {
     "min_new_tokens": "min_tokens",
     "typ_p": "typical_p",
     "sampling_seed": "seed",
+    "no_repeat_ngram": "no_repeat_ngram_size",
+    "samplers": "sampler_order",
+    "stop_strings": "stop",
+    "no_stop_trim": "include_stop_str_in_output",
+    "truncate_prompt_tokens": "truncate",
 }
 """Every other name of a parameter, to the one it stands for."""
 

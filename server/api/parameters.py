@@ -1,0 +1,107 @@
+"""What every dialect lets a caller say about a generation, and the one way it becomes a `GenerateRequest`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Annotated
+
+from pydantic import ConfigDict, Field
+
+from server.api.fields import MAX_COUNT, Stop, TokenCount, TokenId, Word, named
+from server.api.samplers import SamplerParameters
+from server.errors import InvalidRequest
+from server.request import GenerateRequest, ModelCard, Terms
+
+MAX_STOP_TOKENS = 128
+MAX_TIMEOUT_S = 24 * 3600.0
+
+
+class GenerationParameters(SamplerParameters):
+    """The samplers, where a text ends, and how the request stands beside others."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    max_new_tokens: Annotated[int, Field(ge=0, le=MAX_COUNT)] | None = Field(
+        None, validation_alias=named("max_new_tokens")
+    )
+    """Without it, as many as the context holds."""
+    min_tokens: Annotated[int, Field(ge=0, le=MAX_COUNT)] | None = Field(
+        None, validation_alias=named("min_tokens")
+    )
+    """Before so many new tokens, the model cannot end its text."""
+    stop: Stop | None = Field(None, validation_alias=named("stop"))
+    stop_token_ids: Annotated[list[TokenId], Field(max_length=MAX_STOP_TOKENS)] | None = None
+    include_stop_str_in_output: bool | None = Field(
+        None, validation_alias=named("include_stop_str_in_output")
+    )
+    ignore_eos: bool | None = None
+    truncate: TokenCount | None = Field(None, validation_alias=named("truncate"))
+    """Keep only the last so many tokens of the prompt."""
+    priority: Annotated[int, Field(ge=-MAX_COUNT, le=MAX_COUNT)] | None = None
+    """Requests with a higher one come first. It never changes the text."""
+    timeout: Annotated[float, Field(gt=0, le=MAX_TIMEOUT_S)] | None = None
+    """Seconds until the answer is cut off where it stands."""
+    cache_salt: Word | None = None
+    """The prompt is found in the cache only by requests with the same salt and API key."""
+
+    def to_request(
+        self,
+        prompt: str | Sequence[int],
+        card: ModelCard,
+        *,
+        tenant: str,
+        temperature: float = 1.0,
+        max_new_tokens: int | None = None,
+    ) -> GenerateRequest:
+        """`temperature` and `max_new_tokens` are the dialect's, for a request that gives none.
+
+        What only one dialect knows (scores, grammar, special tokens) it adds with `dataclasses.replace`.
+        Raises InvalidRequest, naming the parameters that contradict each other or the model.
+        """
+        limit = max_new_tokens if self.max_new_tokens is None else self.max_new_tokens
+        sampling = self.to_sampling(temperature=temperature)
+        _check_ids("bad_words_ids", [token for run in sampling.bad_words for token in run], card)
+        return GenerateRequest(
+            prompt=prompt if isinstance(prompt, str) else tuple(prompt),
+            sampling=replace(sampling, min_new_tokens=self._least(limit, card)),
+            model=card.name,
+            max_new_tokens=limit,
+            stop=tuple(self.stop or ()),
+            stop_tokens=tuple(self.stop_token_ids or ()),
+            include_stop=bool(self.include_stop_str_in_output),
+            ignore_eos=bool(self.ignore_eos),
+            truncate=self.truncate,
+            bad_words=tuple(self.bad_words or ()),
+            dry_breakers=self.breakers if sampling.dry is not None else (),
+            terms=self._terms(tenant),
+        )
+
+    def _least(self, most: int | None, card: ModelCard) -> int:
+        """How many new tokens there must be at least; never more than there may be at `most`."""
+        least = self.min_tokens or 0
+        if most is not None and least > most:
+            raise InvalidRequest(
+                f"`min_tokens` must be <= `max_new_tokens`. Given: {least} and {most}", parameter="min_tokens"
+            )
+        if least >= card.max_tokens:
+            raise InvalidRequest(
+                f"`min_tokens` must be less than {card.max_tokens} for this model. Given: {least}",
+                parameter="min_tokens",
+            )
+        return least
+
+    def _terms(self, tenant: str) -> Terms:
+        return Terms(
+            tenant=tenant,
+            priority=self.priority or 0,
+            timeout_s=self.timeout,
+            cache_salt=self.cache_salt or "",
+        )
+
+
+def _check_ids(parameter: str, ids: Iterable[int], card: ModelCard) -> None:
+    if max(ids, default=0) >= card.vocab_size:
+        raise InvalidRequest(
+            f"`{parameter}` token ids must be between 0 and {card.vocab_size - 1}", parameter=parameter
+        )
