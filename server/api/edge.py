@@ -79,10 +79,11 @@ class Engine(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """A finished generation."""
+    """A finished generation. `prompt` holds the prompt's tokens if they were to be scored."""
 
     tokens: tuple[Token, ...]
     finish: Finish
+    prompt: tuple[Token, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,12 +119,13 @@ class Edge:
 
     async def complete(self, request: GenerateRequest) -> Answer:
         """Generate to the end. Cancelling this aborts the request."""
-        tokens: list[Token] = []
+        tokens, prompt = list[Token](), list[Token]()
         async with aclosing(self.engine.generate(request)) as chunks:
             async for chunk in chunks:
                 tokens += chunk.tokens
+                prompt += chunk.prompt
                 if chunk.finish is not None:
-                    return Answer(tokens=tuple(tokens), finish=chunk.finish)
+                    return Answer(tokens=tuple(tokens), finish=chunk.finish, prompt=tuple(prompt))
         raise EngineFailed("the stream ended without a finish")
 
 
