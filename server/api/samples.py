@@ -9,7 +9,7 @@ from server.api.edge import Answer
 from server.request import GenerateRequest
 
 
-def samples_of(request: GenerateRequest, count: int) -> list[GenerateRequest]:
+def samples(request: GenerateRequest, count: int) -> list[GenerateRequest]:
     """The request `count` times. Number i draws by (seed, i): the first says what it says when alone."""
     return [replace(request, sampling=replace(request.sampling, sample=i)) for i in range(count)]
 
