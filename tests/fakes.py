@@ -17,6 +17,7 @@ from server.errors import (
     TaskUnavailable,
 )
 from server.request import (
+    Alternative,
     Chunk,
     Embedding,
     EmbedRequest,
@@ -73,15 +74,22 @@ class Span:
 class FakeEngine:
     """Says `script`, a token each, to every prompt; the rest behaves as the real engine does.
 
+    Sample i > 0 of a request says `others[i - 1]` if there is one. Tokens are numbered from 10; those of
+    sample i have the logarithmic probability `logprobs[i]`, or the last there is.
     `refusal` is raised before any work; `failure` is raised in place of token number `fails_at`.
-    `pauses_s` is how long to think before a token, by its number. `running` counts open streams.
+    `pauses_s` is how long to think before a token, by its number; a request with a deadline meets it before
+    token number `expires_at`. `running` counts open streams.
     """
 
     script: Sequence[str] = ("Hel", "lo", "!")
+    others: Sequence[Sequence[str]] = ()
+    logprobs: Sequence[float] = (-0.5,)
+    cached_tokens: int = 0
     cards: tuple[ModelCard, ...] = (DECODER, ENCODER)
     refusal: Exception | None = None
     failure: Exception | None = None
     fails_at: int = 0
+    expires_at: int = 0
     pauses_s: Mapping[int, float] = field(default_factory=dict)
     alive: bool = True
     stats: Stats = field(default_factory=Stats)
@@ -106,54 +114,59 @@ class FakeEngine:
 
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[Chunk]:
         self._note(request)
-        prompt_tokens = self._fit(request)
+        prompt = self._fit(request)
         self.running += 1
         try:
-            text = ""
-            for number, piece in enumerate(self.script):
+            said = _Said(request=request, prompt=prompt, cached_tokens=self.cached_tokens)
+            script = self._script(request)
+            scores = _scored(prompt, request.prompt_alternatives)
+            for number, piece in enumerate(script[: request.max_new_tokens]):
                 await asyncio.sleep(self.pauses_s.get(number, 0))
                 if self.failure is not None and number == self.fails_at:
                     raise self.failure
-                text += piece
-                token = Token(id=number + 10, text=piece, logprob=-0.5)
-                finish = self._finish(request, text, number + 1, prompt_tokens)
-                yield Chunk(tokens=(token,), finish=finish)
+                if request.terms.timeout_s is not None and number == self.expires_at:
+                    yield Chunk(tokens=(), finish=said.finish(FinishReason.TIMEOUT), prompt=scores)
+                    return
+                token = self._token(request, number, piece)
+                finish = said.say(token, last=number == len(script) - 1)
+                yield Chunk(tokens=(token,), finish=finish, prompt=scores)
+                scores = ()
                 if finish is not None:
                     return
+            yield Chunk(tokens=(), finish=said.finish(FinishReason.LENGTH), prompt=scores)
         finally:
             self.running -= 1
+
+    def _script(self, request: GenerateRequest) -> Sequence[str]:
+        number = request.sampling.sample
+        return self.others[number - 1] if 0 < number <= len(self.others) else self.script
+
+    def _token(self, request: GenerateRequest, number: int, piece: str) -> Token:
+        logprob = self.logprobs[min(request.sampling.sample, len(self.logprobs) - 1)]
+        return Token(
+            id=number + 10,
+            text=piece,
+            logprob=logprob,
+            alternatives=_alternatives(number + 10, piece, logprob, request.alternatives),
+        )
 
     def _note(self, request: GenerateRequest | FillMaskRequest | EmbedRequest) -> None:
         self.asked.append(request)
         if self.refusal is not None:
             raise self.refusal
 
-    def _fit(self, request: GenerateRequest) -> int:
+    def _fit(self, request: GenerateRequest) -> tuple[tuple[int, str], ...]:
+        """The prompt's tokens, ids and texts: a word is a token, and its id its length."""
         prompt = request.prompt
-        tokens = len(prompt.split() if isinstance(prompt, str) else prompt)
-        limit = self.select(Task.GENERATE, request.model).max_tokens
-        if tokens + (request.max_new_tokens or 1) > limit:
-            raise ContextTooLong(tokens=tokens, limit=limit, new_tokens=request.max_new_tokens)
-        return tokens
-
-    def _finish(self, request: GenerateRequest, text: str, count: int, prompt_tokens: int) -> Finish | None:
-        stop = next((stop for stop in request.stop if stop in text), None)
-        if stop is not None:
-            reason = FinishReason.STOP
-        elif count == request.max_new_tokens:
-            reason = FinishReason.LENGTH
-        elif count == len(self.script):
-            reason = FinishReason.EOS
+        if isinstance(prompt, str):
+            tokens = tuple((len(word), word) for word in prompt.split())
         else:
-            return None
-        return Finish(
-            reason=reason,
-            text=text if stop is None else text[: text.index(stop)],
-            prompt_tokens=prompt_tokens,
-            generated_tokens=count,
-            seed=request.sampling.seed,
-            stop=stop,
-        )
+            tokens = tuple((id_, f"<{id_}>") for id_ in prompt)
+        limit = self.select(Task.GENERATE, request.model).max_tokens
+        new_tokens = 1 if request.max_new_tokens is None else request.max_new_tokens
+        if len(tokens) + new_tokens > limit:
+            raise ContextTooLong(tokens=len(tokens), limit=limit, new_tokens=request.max_new_tokens)
+        return tokens
 
     async def fill_mask(self, request: FillMaskRequest) -> list[list[MaskCandidate]]:
         self._note(request)
@@ -203,3 +216,73 @@ class FakeEngine:
     async def check_ready(self) -> None:
         if isinstance(self.refusal, ServerError):
             raise self.refusal
+
+
+@dataclass(slots=True, kw_only=True)
+class _Said:
+    """One answer as far as it goes, and when it ends."""
+
+    request: GenerateRequest
+    prompt: tuple[tuple[int, str], ...]
+    cached_tokens: int
+    tokens: list[Token] = field(default_factory=list)
+    stop: str | int | None = None
+
+    @property
+    def text(self) -> str:
+        return "".join(token.text for token in self.tokens)
+
+    def say(self, token: Token, *, last: bool) -> Finish | None:
+        """Add a token; how the answer ends if it ends with this one."""
+        self.tokens.append(token)
+        strings = (stop for stop in self.request.stop if stop in self.text)
+        ids = (stop for stop in self.request.stop_tokens if stop == token.id)
+        self.stop = next(strings, next(ids, None))
+        if self.stop is not None:
+            return self.finish(FinishReason.STOP)
+        if len(self.tokens) == self.request.max_new_tokens:
+            return self.finish(FinishReason.LENGTH)
+        return self.finish(FinishReason.EOS) if last else None
+
+    def finish(self, reason: FinishReason) -> Finish:
+        return Finish(
+            reason=reason,
+            text=self._kept(),
+            prompt_tokens=len(self.prompt),
+            generated_tokens=len(self.tokens),
+            seed=self.request.sampling.seed,
+            stop=self.stop,
+            cached_tokens=self.cached_tokens,
+            prompt_ids=tuple(id_ for id_, _ in self.prompt),
+            output_ids=tuple(token.id for token in self.tokens),
+        )
+
+    def _kept(self) -> str:
+        """The text, its stop string left out unless it is asked for."""
+        if not isinstance(self.stop, str):
+            return self.text
+        end = self.text.index(self.stop)
+        return self.text[: end + len(self.stop) if self.request.include_stop else end]
+
+
+def _alternatives(id_: int, text: str, logprob: float, count: int) -> tuple[Alternative, ...]:
+    """The token itself, then made-up ones, each with twice the negative logarithm."""
+    return tuple(
+        Alternative(id=id_ + 100 * rank, text=f"{text}{'~' * rank}", logprob=logprob * 2**rank)
+        for rank in range(count)
+    )
+
+
+def _scored(prompt: tuple[tuple[int, str], ...], alternatives: int | None) -> tuple[Token, ...]:
+    """The prompt's tokens if they are to be scored: -1, -2, … after the first, which has no score."""
+    if alternatives is None:
+        return ()
+    return tuple(
+        Token(
+            id=id_,
+            text=text,
+            logprob=-float(place) if place else None,
+            alternatives=_alternatives(id_, text, -float(place), alternatives) if place else (),
+        )
+        for place, (id_, text) in enumerate(prompt)
+    )
