@@ -6,14 +6,26 @@ from importlib import metadata
 
 from fastapi import FastAPI
 
-from server.api import embed, errors, fill_mask, generate, health, metrics, tokenize
+from server.api import embed, errors, fill_mask, generate, health, metrics, tokenize, verify
 from server.api.edge import Edge, Engine
 from server.api.limits import BodyLimit, Limits
 from server.api.openai import chat, completions, embeddings, models
 
 HEARTBEAT_S = 15.0  # shorter than the read timeout of any proxy in common use
 
-ROUTERS = (generate, fill_mask, embed, tokenize, chat, completions, embeddings, models, health, metrics)
+ROUTERS = (
+    generate,
+    fill_mask,
+    embed,
+    tokenize,
+    chat,
+    completions,
+    embeddings,
+    models,
+    verify,
+    health,
+    metrics,
+)
 
 
 def create_app(
