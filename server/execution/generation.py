@@ -11,7 +11,7 @@ from torch import Tensor
 from models.decoder import Decoder
 from models.kv_cache import KVCache
 from server.execution.inputs import DecoderInputs, Readout, read_out
-from server.execution.sampler import Drawn, Row, sample
+from server.execution.sampling import Drawn, Row, sample
 from server.execution.scores import score
 from server.scheduling.plan import DecodeStep, Results, Sampled, Scored, Step
 

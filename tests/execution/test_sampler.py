@@ -10,9 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from server.execution import sampler
 from server.execution.randomness import uniform
-from server.execution.sampler import Row, sample
+from server.execution.sampling import Row, candidates, sample
 from server.request import Sampling
 
 VOCABULARY = 1000
@@ -37,18 +36,18 @@ def chosen(scores: torch.Tensor, sampling: Sampling, draws: int = 400) -> set[in
 
 def by_definition(scores: torch.Tensor, sampling: Sampling, tokens: list[int]) -> int:
     """The plain definition: sort everything, filter in order, renormalise, inverse CDF."""
-    logprobs = (scores / sampling.temperature).log_softmax(-1)[0]
-    ordered, order = logprobs.sort(descending=True, stable=True)
-    probabilities = ordered.double().exp().numpy().copy()
-    if sampling.min_p:
-        probabilities[probabilities < sampling.min_p * probabilities[0]] = 0
+    tempered = (scores / sampling.temperature)[0]
+    order = tempered.sort(descending=True, stable=True).indices
+    probabilities = tempered.log_softmax(-1)[order].double().exp().numpy().copy()
     if sampling.top_k is not None:
         probabilities[sampling.top_k :] = 0
     probabilities /= probabilities.sum()
     if sampling.top_p < 1:
         probabilities[1:][probabilities.cumsum()[:-1] >= sampling.top_p] = 0
+    if sampling.min_p:
+        probabilities[probabilities < sampling.min_p * probabilities[0]] = 0
     cumulative = probabilities.cumsum() / probabilities.sum()
-    return int(order[int((cumulative <= uniform(sampling.seed, len(tokens))).sum())])
+    return int(order[int((cumulative <= uniform(sampling.seed, 0, len(tokens))).sum())])
 
 
 @settings(max_examples=150, deadline=None)
@@ -72,7 +71,7 @@ def test_a_flat_distribution_is_decided_beyond_the_candidates(monkeypatch: pytes
     scores = logits(spread=0.001)
     seeds = [Sampling(seed=seed) for seed in range(20)]
     by_candidates = [one(scores, sampling) for sampling in seeds]
-    monkeypatch.setattr(sampler, "CANDIDATES", VOCABULARY)
+    monkeypatch.setattr(candidates, "CANDIDATES", VOCABULARY)
     assert [one(scores, sampling) for sampling in seeds] == by_candidates
     best = set(scores[0].topk(256).indices.tolist())
     assert any(token not in best for token in by_candidates)
@@ -147,8 +146,8 @@ def test_the_logits_are_left_alone() -> None:
 
 
 def test_uniform_is_a_function_of_seed_and_position() -> None:
-    assert uniform(1, 2) == uniform(1, 2)
-    draws = {uniform(seed, position) for seed in range(30) for position in range(30)}
+    assert uniform(1, 0, 2) == uniform(1, 0, 2)
+    draws = {uniform(seed, 0, position) for seed in range(30) for position in range(30)}
     assert len(draws) == 900
     assert all(0 <= draw < 1 for draw in draws)
     assert 0.45 < sum(draws) / 900 < 0.55

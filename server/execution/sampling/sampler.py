@@ -1,0 +1,114 @@
+"""Chooses a token for each row of a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from collections.abc import Sequence as Seq
+from contextlib import suppress
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from server.execution.randomness import uniform
+from server.execution.sampling.bans import restrict, restricts
+from server.execution.sampling.candidates import (
+    Candidates,
+    Undecided,
+    Whole,
+    everything,
+    most_probable,
+)
+from server.execution.sampling.mirostat import first_bound, next_bound, within_bound
+from server.execution.sampling.row import Drawn, Row
+from server.execution.sampling.stages import asked, change_row, follow, split
+from server.execution.scores import most_probable as best_alternatives
+from server.request import Stage
+from server.scheduling.plan import Scored
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    token: int
+    surprise: float | None  # mirostat's bound for the next one
+
+
+def sample(logits: Tensor, rows: Seq[Row]) -> list[Drawn]:
+    """Choose a token for each row of `logits` [rows, vocabulary], float32, which are left alone.
+
+    A result depends on its own row only: the same sequence may be there several times, one token further each
+    time. Log-probabilities and alternatives are the model's own, before any bias, ban or penalty. Greedy rows
+    that ask for nothing else cost an argmax. A row without any finite logit, which no parameter can bring
+    about, yields what argmax does.
+    """
+    logprobs = logits.log_softmax(dim=-1)
+    choices = [
+        Choice(token, row.surprise) for token, row in zip(logits.argmax(dim=-1).tolist(), rows, strict=True)
+    ]
+    for i, choice in _choose_special(logits, logprobs, rows):
+        choices[i] = choice
+    tokens = torch.tensor([choice.token for choice in choices], device=logits.device)
+    picked = logprobs.gather(1, tokens[:, None])[:, 0].tolist()
+    return [
+        Drawn(Scored(choice.token, logprob, _alternatives(logprobs[i], row)), choice.surprise)
+        for i, (choice, logprob, row) in enumerate(zip(choices, picked, rows, strict=True))
+    ]
+
+
+def _alternatives(logprobs: Tensor, row: Row) -> tuple[tuple[int, float], ...]:
+    return best_alternatives(logprobs[None], row.alternatives)[0] if row.alternatives else ()
+
+
+def _choose_special(logits: Tensor, logprobs: Tensor, rows: Seq[Row]) -> Iterator[tuple[int, Choice]]:
+    """(index, choice) of the rows that want something else than the largest logit."""
+    sampled = [i for i, row in enumerate(rows) if not row.sampling.greedy]
+    if sampled:
+        some = [rows[i] for i in sampled]
+        yield from zip(sampled, _draw_each(logits[sampled], logprobs[sampled], some), strict=True)
+    for i, row in enumerate(rows):
+        if row.sampling.greedy:
+            scores = logits[i].clone()
+            if _change(scores, row, asked(row.sampling)):
+                yield i, Choice(int(scores.argmax()), row.surprise)
+
+
+def _draw_each(scores: Tensor, logprobs: Tensor, rows: Seq[Row]) -> Iterator[Choice]:
+    """Draw from each row of `scores` and their `logprobs` [rows, vocabulary]. `scores` is overwritten."""
+    plans = [split(asked(row.sampling)) for row in rows]
+    changed = [_change(one, row, changes) for one, row, (changes, _) in zip(scores, rows, plans, strict=True)]
+    if any(changed):
+        logprobs = scores.log_softmax(dim=-1)
+    lists = most_probable(scores, logprobs)
+    for i, (row, (_, stages)) in enumerate(zip(rows, plans, strict=True)):
+        yield _draw(lists[i], Whole(scores[i], logprobs[i]), row, stages)
+
+
+def _change(scores: Tensor, row: Row, stages: Seq[Stage]) -> bool:
+    """Let bias, bans and `stages` act in place on `scores` [vocabulary]. Whether there were any."""
+    restricted = restricts(row)
+    if restricted:
+        restrict(scores, row)
+    for stage in stages:
+        change_row(scores, row, stage)
+    return restricted or bool(stages)
+
+
+def _draw(candidates: Candidates | None, whole: Whole, row: Row, stages: Seq[Stage]) -> Choice:
+    if candidates is not None:
+        with suppress(Undecided):
+            return _choose(follow(candidates, row, stages), row)
+    if not whole.possible:
+        return Choice(int(whole.scores.argmax()), row.surprise)
+    return _choose(follow(everything(whole), row, stages), row)
+
+
+def _choose(candidates: Candidates, row: Row) -> Choice:
+    """One of the candidates, by the row's number for this place."""
+    sampling, mirostat, bound = row.sampling, row.sampling.mirostat, row.surprise
+    if mirostat is not None:
+        bound = first_bound(mirostat) if bound is None else bound
+        candidates = within_bound(candidates, bound)
+    index = candidates.choose(uniform(sampling.seed, sampling.sample, len(row.tokens)))
+    if mirostat is not None and bound is not None:
+        bound = next_bound(mirostat, bound, candidates, index)
+    return Choice(int(candidates.tokens[index]), bound)
