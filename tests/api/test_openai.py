@@ -29,6 +29,15 @@ def events(response: Response) -> list[dict[str, Any]]:
     return [json.loads(payload) for payload in payloads]
 
 
+def usage(prompt: int, completion: int, *, cached: int = 0) -> dict[str, Any]:
+    return {
+        "prompt_tokens": prompt,
+        "completion_tokens": completion,
+        "total_tokens": prompt + completion,
+        "prompt_tokens_details": {"cached_tokens": cached},
+    }
+
+
 async def test_a_chat_document(client: AsyncClient, engine: FakeEngine) -> None:
     response = await client.post("/v1/chat/completions", json={"messages": HI, "model": "gpt", "seed": 5})
     answer = response.json()
@@ -47,7 +56,7 @@ async def test_a_chat_document(client: AsyncClient, engine: FakeEngine) -> None:
                 "stop_reason": None,
             }
         ],
-        "usage": {"prompt_tokens": 3, "completion_tokens": 3, "total_tokens": 6},
+        "usage": usage(3, 3),
     }
     assert response.headers["x-seed"] == "5"
     assert asked(engine) == [
@@ -75,7 +84,7 @@ async def test_a_chat_stream(client: AsyncClient) -> None:
     assert reasons == [None, None, None, "length"]
     assert [chunk["usage"] for chunk in chunks[:-1]] == [None] * 4
     assert chunks[-1]["choices"] == []
-    assert chunks[-1]["usage"] == {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
+    assert chunks[-1]["usage"] == usage(3, 2)
 
 
 async def test_usage_is_not_streamed_unasked(client: AsyncClient) -> None:
@@ -131,7 +140,7 @@ async def test_a_text_completion_document(client: AsyncClient, engine: FakeEngin
         "choices": [
             {"index": 0, "text": "Hell", "logprobs": None, "finish_reason": "stop", "stop_reason": "o"}
         ],
-        "usage": {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3},
+        "usage": usage(1, 2),
     }
     assert asked(engine)[0].max_new_tokens == 16
     assert asked(engine)[0].sampling.greedy
@@ -173,7 +182,7 @@ async def test_many_prompts_stream_side_by_side(client: AsyncClient, engine: Fak
         choices = [chunk["choices"][0] for chunk in chunks if chunk["choices"][0]["index"] == index]
         assert "".join(choice["text"] for choice in choices) == "Hello!"
         assert [choice["finish_reason"] for choice in choices] == [None, None, "stop"]
-    assert last["usage"] == {"prompt_tokens": 3, "completion_tokens": 6, "total_tokens": 9}
+    assert last["usage"] == usage(3, 6)
     assert engine.running == 0
 
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import base64
 import struct
-from typing import Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Request
+from pydantic import ConfigDict, Field
 from starlette.responses import Response
 
 from server.api.connection import every, unless_gone
 from server.api.edge import EdgeOf, example, json_response
-from server.api.fields import texts_or_tokens
-from server.api.openai.schemas import EmbeddingsBody
-from server.request import Embedding, Task
+from server.api.fields import MAX_COUNT, ModelName, StrictBody, Text, TextsOrTokens, texts_or_tokens
+from server.errors import EmptyInput
+from server.request import Embedding, EmbedRequest, ModelCard, Task
 
 ANSWER = {
     "object": "list",
@@ -21,6 +22,31 @@ ANSWER = {
     "model": "all-MiniLM-L6-v2",
     "usage": {"prompt_tokens": 6, "total_tokens": 6},
 }
+
+
+class EmbeddingsBody(StrictBody):
+    model_config = ConfigDict(json_schema_extra={"examples": [{"input": "What is deep learning?"}]})
+
+    input: TextsOrTokens
+    model: ModelName | None = None
+    encoding_format: Literal["float", "base64"] | None = None
+    dimensions: Annotated[int, Field(ge=1, le=MAX_COUNT)] | None = None
+    user: Text | None = None
+
+    def to_requests(self, card: ModelCard) -> list[EmbedRequest]:
+        """One for each text. Raises EmptyInput for an empty one."""
+        texts = texts_or_tokens(self.input)
+        if not all(texts):
+            raise EmptyInput("input")
+        return [
+            EmbedRequest(
+                text=text if isinstance(text, str) else tuple(text),
+                model=card.name,
+                dimensions=self.dimensions,
+            )
+            for text in texts
+        ]
+
 
 router = APIRouter(tags=["openai"])
 

@@ -1,10 +1,10 @@
-"""What every OpenAI completion says besides its text: ids, fingerprints, usage, and how it breaks."""
+"""What every OpenAI completion says besides its choices: ids, fingerprints, and how it breaks."""
 
 from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ import msgspec
 
 from server.api.errors import log_unexpected, openai_body
 from server.api.sse import DONE
-from server.request import Finish, ModelCard
+from server.request import ModelCard
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,16 +39,8 @@ class Reply:
             **rest,
         }
 
-
-def usage(finishes: Sequence[Finish]) -> dict[str, int]:
-    """Tokens of all prompts and all answers."""
-    prompt = sum(finish.prompt_tokens for finish in finishes)
-    completion = sum(finish.generated_tokens for finish in finishes)
-    return {
-        "prompt_tokens": prompt,
-        "completion_tokens": completion,
-        "total_tokens": prompt + completion,
-    }
+    def event(self, choices: list[dict[str, Any]], **rest: Any) -> bytes:
+        return msgspec.json.encode(self.document(choices, **rest))
 
 
 def failure_at(path: str) -> Callable[[Exception], Iterable[bytes]]:
