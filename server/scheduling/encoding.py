@@ -1,4 +1,4 @@
-"""What an encoder runs next: whole passages, first in first out, cut into quanta of tokens.
+"""What an encoder runs next: whole passages, packed, cut into quanta of tokens.
 
 Nothing waits for a batch to fill: it forms while the device is busy with other work. The quantum
 bounds how long the streams of a decoder on the same device are held up.
@@ -6,45 +6,91 @@ bounds how long the streams of a decoder on the same device are held up.
 
 from __future__ import annotations
 
-from collections import deque
+from itertools import count
 
-from server.scheduling.plan import EncodeStep, Results
+from server.scheduling.fairness import PROMPT_WEIGHT, Shares
+from server.scheduling.pace import Pace
+from server.scheduling.plan import EncodeStep
 from server.scheduling.sequence import Passage
+from server.scheduling.waiting import WaitingLine
 
 
 class EncodingLane:
-    """The passages of one encoder. A passage longer than the quantum runs alone, never not at all."""
+    """The passages of one encoder. One longer than the quantum runs alone, never not at all."""
 
     def __init__(self, model: str, *, max_batch_tokens: int, max_passages: int) -> None:
+        """At most `max_passages` and, but for a single longer one, `max_batch_tokens` a step."""
         self._model = model
         self._max_batch_tokens = max_batch_tokens
         self._max_passages = max_passages
-        self._waiting: deque[Passage] = deque()
+        self._pace = Pace(2)  # tokens, the step itself
+        self._shares = Shares()
+        self._waiting = WaitingLine[Passage](self._shares)
+        self._running = dict[int, Passage]()  # by id, while a step is under way
+        self._arrivals = count()
 
     @property
     def num_running(self) -> int:
-        return 0
+        return len(self._running)
 
     @property
     def num_waiting(self) -> int:
         return len(self._waiting)
 
+    @property
+    def num_decoding(self) -> int:
+        return 0
+
+    @property
+    def is_hungry(self) -> bool:
+        return len(self._waiting) > 0
+
     def add(self, passage: Passage) -> None:
-        self._waiting.append(passage)
+        """Queue it. ValueError where it has no tokens."""
+        if not passage.tokens:
+            raise ValueError("a passage without tokens has nothing to encode")
+        self._shares.join(passage.tenant)
+        self._waiting.join(passage, next(self._arrivals))
 
-    def abort(self, id_: int) -> None:
-        self._waiting = deque(passage for passage in self._waiting if passage.id != id_)
+    def remove(self, id_: int) -> Passage | None:
+        """Forget it; None where it is unknown, or finished. A step under way is not stopped."""
+        passage = self._waiting.leave(id_) or self._running.pop(id_, None)
+        if passage is not None:
+            self._shares.leave(passage.tenant)
+        return passage
 
-    def next_step(self) -> EncodeStep | None:
-        taken, budget = list[Passage](), self._max_batch_tokens
-        while self._waiting and len(taken) < self._max_passages:
-            length = len(self._waiting[0].tokens)
-            if taken and length > budget:
+    def next_step(self, tokens: int | None = None) -> EncodeStep | None:
+        """A batch of at most `tokens`, or of one passage; None: as many as a step takes."""
+        budget = self._max_batch_tokens if tokens is None else min(tokens, self._max_batch_tokens)
+        taken = list[Passage]()
+        while budget > 0 and len(taken) < self._max_passages:
+            passage = self._waiting.first()
+            if passage is None or (taken and len(passage.tokens) > budget):
                 break
-            taken.append(self._waiting.popleft())
-            budget -= length
+            taken.append(passage)
+            budget -= len(passage.tokens)
+            self._shares.charge(passage.tenant, PROMPT_WEIGHT * len(passage.tokens))
+            self._waiting.leave(passage.id)
+            self._running[passage.id] = passage
         return EncodeStep(model=self._model, passages=tuple(taken)) if taken else None
 
-    def apply(self, step: EncodeStep, results: Results) -> list[Passage]:
-        """Every passage of a step is finished by it."""
-        return list(step.passages)
+    def apply(self, step: EncodeStep, seconds: float) -> list[Passage]:
+        """Every passage of a step is finished by it, but those aborted meanwhile."""
+        self._pace.observe((step.num_tokens, 1), seconds)
+        return [passage for passage in step.passages if self.remove(passage.id) is not None]
+
+    def decoding_seconds(self) -> float:
+        return 0.0
+
+    def tokens_within(self, seconds: float) -> int | None:
+        """How many tokens take so long; None while the pace is unknown."""
+        per_token, per_step = self._pace.weights
+        return int((seconds - per_step) / per_token) if per_token > 0.0 else None
+
+    def seconds_until_first(self, passage: Passage) -> float | None:
+        """Until it is answered, had this lane the device for itself; None while the pace is unknown."""
+        per_token, per_step = self._pace.weights
+        if per_token <= 0.0:
+            return None
+        tokens = self._waiting.tokens_before(passage) + len(passage.tokens)
+        return tokens * per_token + -(-tokens // self._max_batch_tokens) * per_step

@@ -2,123 +2,322 @@
 
 There is no prefill phase and no decode phase. Every sequence has `pending` tokens, and each step
 hands out a token budget so that they catch up: a long prompt takes several steps (chunked
-prefill), a decoding sequence is always one token behind, a preempted one starts again from zero.
+prefill), a decoding sequence is always one token behind, a preempted one starts again from what the
+prefix cache still knows of it.
 """
 
 from __future__ import annotations
 
-from collections import deque
+from collections.abc import Iterable
+from itertools import count
 
 from server.scheduling.blocks import BlockPool
-from server.scheduling.plan import DecodeStep, Results, Slice
+from server.scheduling.drafting import Drafting
+from server.scheduling.fairness import OUTPUT_WEIGHT, PROMPT_WEIGHT, Shares
+from server.scheduling.holdings import Holdings
+from server.scheduling.pace import Pace
+from server.scheduling.plan import DecodeStep, Results, Sampled, Slice
+from server.scheduling.rotation import choose_rows, fair_row_limit
+from server.scheduling.seats import Seats
 from server.scheduling.sequence import Sequence
+from server.scheduling.waiting import WaitingLine
+
+LATEST_OUTPUT = 0.1  # what the latest answer weighs in the mean length
+DRAFTING_ROWS = 4  # with more streams than that, their rows fill a pass as well as drafts would
 
 
 class GenerationLane:
-    """The sequences of one decoder: first come first served, the youngest preempted first."""
+    """The sequences of one decoder."""
 
-    def __init__(self, model: str, blocks: BlockPool, *, max_batch_tokens: int, max_sequences: int) -> None:
+    def __init__(
+        self,
+        model: str,
+        blocks: BlockPool,
+        *,
+        max_batch_tokens: int,
+        max_sequences: int,
+        speculation: bool = True,
+    ) -> None:
+        """At most `max_batch_tokens` a step and `max_sequences` at once; `speculation` turns drafts on."""
         self.blocks = blocks
         self.preemptions = 0
+        self.cached_tokens = 0  # of prompts, found in the cache
         self._model = model
         self._max_batch_tokens = max_batch_tokens
-        self._max_sequences = max_sequences
-        self._waiting: deque[Sequence] = deque()
-        self._running: dict[int, Sequence] = {}  # by id, oldest first
+        self._drafting = Drafting() if speculation else None
+        self._pace = Pace(3)  # prompt tokens, rows, the step itself
+        self._shares = Shares()
+        self._waiting = WaitingLine[Sequence](self._shares)
+        self._seats = Seats(max_sequences, self._shares, blocks)
+        self._holdings = Holdings(blocks)
+        self._live = dict[int, Sequence]()  # waiting or running, by id
+        self._arrivals = count()
+        self._usual_output = 0.0  # tokens of an answer, as a fading mean
+        self._turn = 0
+        self._plan = dict[int, Slice]()  # of the step being planned, by id
+        self._out_of_blocks = False  # found while it was planned: nobody new comes in
 
     @property
     def num_running(self) -> int:
-        return len(self._running)
+        return len(self._seats)
 
     @property
     def num_waiting(self) -> int:
-        return len(self._waiting)
+        return len(self._live) - len(self._seats)
+
+    @property
+    def drafted_tokens(self) -> int:
+        return self._drafting.drafted_tokens if self._drafting else 0
+
+    @property
+    def accepted_tokens(self) -> int:
+        """Drafted tokens that stood."""
+        return self._drafting.accepted_tokens if self._drafting else 0
 
     def add(self, sequence: Sequence) -> None:
-        """Queue it. Its longest possible text must fit the pool alone, or it could never finish."""
+        """Queue it. ValueError where it has no tokens, or could never finish: its longest possible text
+        must fit the pool alone."""
         longest = sequence.prompt_length + sequence.max_new_tokens
         if longest > self.blocks.num_tokens:
             raise ValueError(f"{longest} tokens can never fit into {self.blocks.num_tokens} of KV cache")
-        self._waiting.append(sequence)
+        if not sequence.tokens:
+            raise ValueError("a sequence without tokens has nothing to continue")
+        sequence.arrival = next(self._arrivals)
+        self._live[sequence.id] = sequence
+        self._shares.join(sequence.tenant)
+        self._waiting.join(sequence, sequence.arrival)
 
-    def abort(self, id_: int) -> None:
-        """Forget it, wherever it is; unknown and finished ones are no error."""
-        sequence = self._running.pop(id_, None)
-        if sequence is not None:
-            self._release(sequence)
-        elif any(waiting.id == id_ for waiting in self._waiting):
-            self._waiting = deque(waiting for waiting in self._waiting if waiting.id != id_)
+    def remove(self, id_: int) -> Sequence | None:
+        """Forget it, wherever it is; None where it is unknown, or finished."""
+        sequence = self._live.pop(id_, None)
+        if sequence is None:
+            return None
+        if id_ in self._seats:
+            self._stand(sequence)
+        self._waiting.leave(id_)
+        self._shares.leave(sequence.tenant)
+        if self._drafting:
+            self._drafting.forget(id_)
+        return sequence
 
-    def next_step(self) -> DecodeStep | None:
-        before = self.preemptions
-        slices, budget = self._continue_running()
-        while budget and self.preemptions == before and (admitted := self._admit(budget)) is not None:
-            count = min(admitted.pending, budget)
-            slices.append(Slice(admitted, admitted.computed, count))
-            budget -= count
-        return DecodeStep(model=self._model, slices=tuple(slices)) if slices else None
+    def next_step(self, prompt_tokens: int | None = None) -> DecodeStep | None:
+        """One row of each stream, then at most `prompt_tokens` of prompts; None: as many as a step takes."""
+        self._turn += 1
+        self._plan = {}
+        self._out_of_blocks = False
+        self._plan_rows()
+        self._plan_drafts()
+        left = self._budget_left()
+        self._plan_prompts(left if prompt_tokens is None else min(left, prompt_tokens))
+        return DecodeStep(model=self._model, slices=tuple(self._plan.values())) if self._plan else None
 
-    def apply(self, step: DecodeStep, results: Results) -> list[Sequence]:
-        """Record what a step produced; return the sequences that it finished."""
+    def apply(self, step: DecodeStep, results: Results, seconds: float) -> list[Sequence]:
+        """Record what a step produced in `seconds`; return the sequences that it finished."""
+        self._pace.observe(_features(step.slices), seconds)
         finished = list[Sequence]()
         for piece in step.slices:
             sequence = piece.sequence
-            if sequence.id not in self._running:  # aborted while the step ran
+            if sequence.id not in self._seats:  # aborted while the step ran
                 continue
-            samples = piece.samples
-            sequence.computed = piece.start + piece.count
-            if samples:
-                sequence.tokens += [one.token for one in results.sampled[sequence.id].tokens]
+            self._record(piece, results)
             if sequence.finish_reason is not None:
-                self._release(self._running.pop(sequence.id))
+                self.remove(sequence.id)
+                self._usual_output += (sequence.generated - self._usual_output) * LATEST_OUTPUT
                 finished.append(sequence)
         return finished
 
-    def _continue_running(self) -> tuple[list[Slice], int]:
-        """Slices of what runs already, and the budget they leave."""
-        slices, budget = list[Slice](), self._max_batch_tokens
-        for sequence in self._in_order():
-            if sequence.id not in self._running:  # preempted for an older one, just now
-                continue
-            count = self._make_room(sequence, min(sequence.pending, budget))
-            if count:
-                slices.append(Slice(sequence, sequence.computed, count))
-                budget -= count
-        return [piece for piece in slices if piece.sequence.id in self._running], budget
+    @property
+    def num_decoding(self) -> int:
+        """Streams that wait for their next token."""
+        return sum(sequence.decoding for sequence in self._seats)
 
-    def _in_order(self) -> list[Sequence]:
-        """Decoding ones first, so that a long prompt never holds up a running stream."""
-        return sorted(self._running.values(), key=lambda sequence: sequence.pending > 1)
+    @property
+    def is_hungry(self) -> bool:
+        """Whether there is work beside the rows of streams."""
+        return len(self._live) > self.num_decoding
 
-    def _admit(self, budget: int) -> Sequence | None:
-        if not self._waiting or len(self._running) == self._max_sequences:
+    def decoding_seconds(self) -> float:
+        """What a step of its streams takes; 0.0 where there are none, or their pace is unknown."""
+        rows = [sequence for sequence in self._seats if sequence.decoding]
+        return self._pace.seconds((0, self._row_limit(rows), 1)) if rows else 0.0
+
+    def tokens_within(self, seconds: float) -> int | None:
+        """How many prompt tokens take so long, beside the streams' rows; None while their pace is unknown."""
+        per_token, _, per_step = self._pace.weights
+        if per_token <= 0.0:
             return None
-        sequence = self._waiting[0]
-        if not self._grow(sequence, min(sequence.pending, budget)):
+        return int((seconds - (0.0 if self.num_decoding else per_step)) / per_token)
+
+    def beside_streams(self, step: DecodeStep) -> float:
+        """Which part of the time of a step went to prompts, between 0 and 1."""
+        prompt_tokens, rows, _ = _features(step.slices)
+        for_prompts = self._pace.seconds((prompt_tokens, 0, 0 if rows else 1))
+        total = self._pace.seconds((prompt_tokens, rows, 1))
+        return for_prompts / total if total > 0.0 else prompt_tokens / step.num_tokens
+
+    def seconds_until_first(self, sequence: Sequence) -> float | None:
+        """Until its first token, had this lane the device for itself; None while the pace is unknown."""
+        per_token, _, per_step = self._pace.weights
+        if per_token <= 0.0:
             return None
-        self._running[sequence.id] = self._waiting.popleft()
-        return sequence
+        running = sum(one.pending for one in self._seats if not one.decoding)
+        own = len(sequence.tokens) - len(self._holdings.find(sequence)) * self.blocks.block_size
+        tokens = self._waiting.tokens_before(sequence) + running + own
+        steps = -(-tokens // self._max_batch_tokens)
+        return tokens * per_token + steps * per_step + self._seconds_until_seat()
 
-    def _make_room(self, sequence: Sequence, count: int) -> int:
-        """Preempt the youngest until `count` more tokens fit; 0 if `sequence` itself had to go."""
-        while not self._grow(sequence, count):
-            _, youngest = self._running.popitem()
-            self._release(youngest)
-            self._waiting.appendleft(youngest)
-            self.preemptions += 1
-            if youngest is sequence:
-                return 0
-        return count
+    def _seconds_until_seat(self) -> float:
+        """Where all are taken, one becomes free each time that an answer of usual length is written."""
+        if not self._seats.full:
+            return 0.0
+        _, per_row, per_step = self._pace.weights
+        step_s = per_step + len(self._seats) * per_row
+        return (self.num_waiting + 1) * self._usual_output * step_s / len(self._seats)
 
-    def _grow(self, sequence: Sequence, count: int) -> bool:
-        missing = self.blocks.blocks_for(sequence.computed + count) - len(sequence.blocks)
-        new = self.blocks.take(max(missing, 0))
-        if new is None:
+    def _record(self, piece: Slice, results: Results) -> None:
+        sequence = piece.sequence
+        sequence.appended = 0
+        if sequence.prompt_alternatives is not None:
+            sequence.scored = max(sequence.scored, min(piece.end, sequence.prompt_length - 1))
+        if piece.samples:
+            self._append(piece, results.sampled[sequence.id])
+        else:
+            sequence.computed = piece.end
+        self._rejoin(self._holdings.remember(sequence, piece.start))
+
+    def _append(self, piece: Slice, sampled: Sampled) -> None:
+        """What was sampled stands up to the first stop token; the cache holds all of it but the last."""
+        sequence = piece.sequence
+        tokens = _until_stop((one.token for one in sampled.tokens), sequence.stop_tokens)
+        sequence.tokens += tokens
+        sequence.appended = len(tokens)
+        sequence.computed = len(sequence.tokens) - 1
+        sequence.surprise = sampled.surprise
+        self._shares.charge(sequence.tenant, OUTPUT_WEIGHT * len(tokens))
+        if piece.draft and self._drafting:
+            self._drafting.learn(sequence, drafted=len(piece.draft), accepted=len(sampled.tokens) - 1)
+
+    def _plan_rows(self) -> None:
+        rows = [sequence for sequence in self._seats if sequence.decoding]
+        for sequence in choose_rows(rows, min(self._row_limit(rows), self._max_batch_tokens)):
+            if self._make_room(sequence):
+                self._put(sequence, 1)
+                sequence.served = self._turn
+
+    def _row_limit(self, rows: list[Sequence]) -> int:
+        _, per_row, per_step = self._pace.weights
+        return fair_row_limit(rows, seconds_per_step=per_step, seconds_per_row=per_row)
+
+    def _plan_drafts(self) -> None:
+        """Only few streams draft, and never for more than half of what a step has left for prompts."""
+        if self._drafting is None or len(self._plan) > DRAFTING_ROWS:
+            return
+        for sequence in [piece.sequence for piece in self._plan.values()]:
+            limit = min(self._budget_left() // 2, self._holdings.room(sequence) - 1)
+            draft = self._drafting.draft(sequence, limit)
+            if draft and self._holdings.grow(sequence, 1 + len(draft)):
+                self._put(sequence, 1 + len(draft), draft)
+
+    def _plan_prompts(self, budget: int) -> None:
+        """Whoever is first in line, running already or waiting, as far as `budget` tokens go."""
+        behind = sorted((one for one in self._seats if one.pending > 1), key=self._rank, reverse=True)
+        head = self._next_head() if budget > 0 else None
+        while budget > 0 and (head is not None or behind):
+            if self._out_of_blocks:
+                head = None
+            if head is not None and (not behind or self._rank(head) < self._rank(behind[-1])):
+                admitted = self._admit(head)
+                budget -= self._advance(head, budget) if admitted else 0
+                head = self._next_head() if admitted and budget > 0 else None
+            elif behind:
+                budget -= self._advance(behind.pop(), budget)
+
+    def _rank(self, sequence: Sequence) -> tuple[int, float, int]:
+        return (-sequence.priority, self._shares.served(sequence.tenant), sequence.arrival)
+
+    def _next_head(self) -> Sequence | None:
+        """The first in line for whom it is worth to start now."""
+        while (head := self._waiting.first()) is not None:
+            if not self._holdings.waits(head, len(self._holdings.find(head))):
+                return head
+            self._waiting.leave(head.id)
+        return None
+
+    def _admit(self, sequence: Sequence) -> bool:
+        """Give it a seat, and what the cache has of its text, if all its tokens fit: others may make way."""
+        found = self._holdings.find(sequence)
+        missing = self._holdings.missing(sequence, found)
+        victims = self._seats.make_way(sequence, missing_blocks=missing)
+        if victims is None:
             return False
-        sequence.blocks += new
+        for victim in victims:
+            self._preempt(victim)
+        self._waiting.leave(sequence.id)
+        self._seats.sit(sequence)
+        self._holdings.begin(sequence, found)
+        if sequence.cached is None:
+            sequence.cached = sequence.computed
+            self.cached_tokens += sequence.computed
+            self._shares.charge(sequence.tenant, PROMPT_WEIGHT * sequence.pending)
         return True
 
-    def _release(self, sequence: Sequence) -> None:
-        self.blocks.give_back(sequence.blocks)
-        sequence.blocks = []
-        sequence.computed = 0
+    def _advance(self, sequence: Sequence, budget: int) -> int:
+        """Plan its next chunk; returns its size, 0 if it had to go."""
+        if not self._make_room(sequence):
+            return 0
+        size = min(sequence.pending, budget, self._holdings.room(sequence))
+        self._holdings.grow(sequence, size)
+        self._put(sequence, size)
+        return size
+
+    def _make_room(self, sequence: Sequence) -> bool:
+        """Preempt others until it can grow by a token; False if it has to go itself, or already had to."""
+        while sequence.id in self._seats:
+            if self._holdings.grow(sequence, 1):
+                return True
+            self._out_of_blocks = True
+            self._preempt(self._seats.last())
+        return False
+
+    def _preempt(self, sequence: Sequence) -> None:
+        """Back into the queue, at its old place; what it computed stays in the cache while there is room."""
+        self.preemptions += 1
+        self._plan.pop(sequence.id, None)
+        self._stand(sequence)
+        self._waiting.join(sequence, sequence.arrival)
+
+    def _stand(self, sequence: Sequence) -> None:
+        self._seats.stand(sequence)
+        self._rejoin(self._holdings.release(sequence))
+
+    def _rejoin(self, waiters: Iterable[Sequence]) -> None:
+        for sequence in waiters:
+            if sequence.id in self._live:
+                self._waiting.join(sequence, sequence.arrival)
+
+    def _put(self, sequence: Sequence, size: int, draft: tuple[int, ...] = ()) -> None:
+        self._plan[sequence.id] = Slice(sequence, sequence.computed, size, draft)
+
+    def _budget_left(self) -> int:
+        return self._max_batch_tokens - sum(piece.count for piece in self._plan.values())
+
+
+def _features(slices: Iterable[Slice]) -> tuple[int, int, int]:
+    """Of the pace: prompt tokens, rows (drafts are such, too), the step itself."""
+    prompt_tokens = rows = 0
+    for piece in slices:
+        if piece.count - len(piece.draft) == 1:
+            rows += piece.count
+        else:
+            prompt_tokens += piece.count
+    return prompt_tokens, rows, 1
+
+
+def _until_stop(tokens: Iterable[int], stop_tokens: frozenset[int]) -> list[int]:
+    """`tokens` up to the first stop token, that one included."""
+    kept = list[int]()
+    for token in tokens:
+        kept.append(token)
+        if token in stop_tokens:
+            break
+    return kept

@@ -1,51 +1,91 @@
-"""Decides which model runs next. Each has a lane of its own; lanes with work take turns."""
+"""What runs next on the device, whichever model it is for."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from heapq import heappop, heappush
 
 from server.scheduling.encoding import EncodingLane
 from server.scheduling.generation import GenerationLane
 from server.scheduling.plan import DecodeStep, Results, Step
 from server.scheduling.sequence import Passage, Sequence
+from server.scheduling.turns import Turns
 
 
 class Scheduler:
     """One scheduler for every model on the device, so that decoders and encoders share it fairly."""
 
-    def __init__(self, lanes: Mapping[str, GenerationLane | EncodingLane]) -> None:
+    def __init__(
+        self, lanes: Mapping[str, GenerationLane | EncodingLane], *, itl_target_s: float = 0.1
+    ) -> None:
+        """`itl_target_s`: how long other work may make a stream wait between two tokens. ValueError if not
+        positive."""
+        if not itl_target_s > 0.0:
+            raise ValueError(f"a target of {itl_target_s} s between tokens cannot be met")
         self.lanes = dict(lanes)
-        self._turns = list(lanes)  # whose turn is next, first
+        self._turns = Turns(self.lanes, itl_target_s)
+        self._deadlines = list[tuple[float, int, str]]()  # a heap of (when, id, model); some are over already
 
     def generate(self, model: str, sequence: Sequence) -> None:
+        """Queue it. ValueError where it could never finish: empty, or longer than the KV cache."""
         lane = self.lanes[model]
         assert isinstance(lane, GenerationLane), f"{model} is no decoder"
         lane.add(sequence)
+        self._watch(model, sequence)
 
     def encode(self, model: str, passage: Passage) -> None:
+        """Queue it. ValueError where it is empty."""
         lane = self.lanes[model]
         assert isinstance(lane, EncodingLane), f"{model} is no encoder"
         lane.add(passage)
+        self._watch(model, passage)
 
     def abort(self, id_: int) -> None:
+        """Forget it, wherever it is; unknown and finished ones are no error."""
         for lane in self.lanes.values():
-            lane.abort(id_)
+            lane.remove(id_)
+
+    def expire(self, now: float) -> list[Sequence | Passage]:
+        """Remove whatever has its deadline at `now` or before, and return it: sequences say TIMEOUT."""
+        expired = list[Sequence | Passage]()
+        while self._deadlines and self._deadlines[0][0] <= now:
+            _, id_, model = heappop(self._deadlines)
+            late = self.lanes[model].remove(id_)
+            if isinstance(late, Sequence):
+                late.timed_out = True
+            if late is not None:
+                expired.append(late)
+        return expired
+
+    def seconds_until_first(self, item: Sequence | Passage, model: str) -> float | None:
+        """How long `item`, not yet queued, would wait for its first token or its answer, at the pace so far
+        and behind what is queued before it; None while that pace is unknown."""
+        lane = self.lanes[model]
+        if isinstance(item, Sequence):
+            assert isinstance(lane, GenerationLane), f"{model} is no decoder"
+            seconds = lane.seconds_until_first(item)
+        else:
+            assert isinstance(lane, EncodingLane), f"{model} is no encoder"
+            seconds = lane.seconds_until_first(item)
+        return None if seconds is None else seconds / self._turns.share(model)
 
     def next_step(self) -> Step | None:
-        """Whoever has run goes to the back, so that neither kind starves the other."""
-        for model in self._turns:
-            step = self.lanes[model].next_step()
-            if step is not None:
-                self._turns.remove(model)
-                self._turns.append(model)
-                return step
-        return None
+        """What to run now; None where there is nothing to do."""
+        return self._turns.next_step()
 
-    def apply(self, step: Step, results: Results) -> list[Sequence | Passage]:
-        """Record what a step produced; return what it finished."""
+    def apply(self, step: Step, results: Results, seconds: float) -> list[Sequence | Passage]:
+        """Record what a step produced, and that it took `seconds`; return what it finished.
+
+        Of what was sampled, the first `sequence.appended` tokens stand: none is kept behind a stop token.
+        """
+        self._turns.settle(step, seconds)
         lane = self.lanes[step.model]
         if isinstance(step, DecodeStep):
             assert isinstance(lane, GenerationLane)
-            return [*lane.apply(step, results)]
+            return [*lane.apply(step, results, seconds)]
         assert isinstance(lane, EncodingLane)
-        return [*lane.apply(step, results)]
+        return [*lane.apply(step, seconds)]
+
+    def _watch(self, model: str, item: Sequence | Passage) -> None:
+        if item.deadline < float("inf"):
+            heappush(self._deadlines, (item.deadline, item.id, model))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from server.request import EmbedWork, FinishReason, MaskWork, Sampling
+from server.scheduling.prefix import Prefix
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -28,6 +29,11 @@ class Sequence:
     cached: int | None = None  # tokens of the prompt found in the cache; None until it is admitted
     scored: int = 0  # tokens of the prompt whose log-probabilities have been reported
     surprise: float | None = None  # mirostat's running bound, in bits
+    appended: int = 0  # how many of what its last step sampled stand: the first so many of `Sampled.tokens`
+    timed_out: bool = False
+    arrival: int = 0  # the lane numbers them as they come
+    served: int = 0  # the lane's turn in which it last had a decode row
+    chain: list[Prefix] = field(default_factory=list, repr=False)  # of its full blocks, as far as named
     prompt_length: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -42,11 +48,25 @@ class Sequence:
         return len(self.tokens) - self.prompt_length
 
     @property
+    def decoding(self) -> bool:
+        """One token behind, as a stream is between two steps."""
+        return len(self.tokens) - self.computed == 1
+
+    @property
+    def findable(self) -> int:
+        """Tokens that may be taken from the cache: one is left to compute, and those to be scored are not."""
+        unscored = self.prompt_alternatives is not None and self.scored < self.prompt_length - 1
+        return self.scored if unscored else len(self.tokens) - 1
+
+    @property
     def finish_reason(self) -> FinishReason | None:
-        """Why nothing more is to be generated; None while something is."""
+        """Why nothing more is to be done; None while something is."""
+        if self.timed_out:
+            return FinishReason.TIMEOUT
         if self.generated and self.tokens[-1] in self.stop_tokens:
             return FinishReason.EOS
-        return FinishReason.LENGTH if self.generated >= self.max_new_tokens else None
+        complete = self.generated >= self.max_new_tokens if self.max_new_tokens else not self.pending
+        return FinishReason.LENGTH if complete else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -1,0 +1,72 @@
+"""What each sequence holds of the block pool: found, grown, remembered, given back."""
+
+from __future__ import annotations
+
+from server.scheduling.blocks import BlockPool
+from server.scheduling.inflight import InFlight
+from server.scheduling.sequence import Sequence
+
+
+class Holdings:
+    """The only one who gives blocks to sequences and takes them away."""
+
+    def __init__(self, pool: BlockPool) -> None:
+        self._pool = pool
+        self._in_flight = InFlight()
+
+    def find(self, sequence: Sequence) -> list[int]:
+        """The blocks that hold its text already, as far as it may use them. Nothing is held by this."""
+        self._pool.name(sequence.chain, sequence.tokens, sequence.salt, length=len(sequence.tokens))
+        return self._pool.find(sequence.chain[: self._findable(sequence)])
+
+    def waits(self, sequence: Sequence, found: int) -> bool:
+        """Whether it is better off waiting, as what comes after `found` blocks is being computed just now."""
+        name = self._in_flight.awaited(sequence, sequence.chain[found : self._findable(sequence)])
+        if name is not None:
+            self._in_flight.wait(sequence, name)
+        return name is not None
+
+    def missing(self, sequence: Sequence, found: list[int]) -> int:
+        """How many blocks too few are free for all its tokens, given those found; 0 or less: it fits."""
+        wanted = self._pool.blocks_for(len(sequence.tokens)) - len(found)
+        return wanted + self._pool.count_idle(found) - self._pool.num_free
+
+    def begin(self, sequence: Sequence, found: list[int]) -> None:
+        """It starts with the blocks found, and computes the rest of its text."""
+        self._pool.hold(found)
+        sequence.blocks = list(found)
+        sequence.computed = len(found) * self._pool.block_size
+        self._in_flight.begin(sequence, sequence.chain[len(found) :])
+
+    def room(self, sequence: Sequence) -> int:
+        """Tokens that it could still add if it got every free block."""
+        held = len(sequence.blocks) + self._pool.num_free
+        return held * self._pool.block_size - sequence.computed
+
+    def grow(self, sequence: Sequence, tokens: int) -> bool:
+        """Hold enough for so many more tokens; False, and nothing changes, if too few blocks are free."""
+        missing = self._pool.blocks_for(sequence.computed + tokens) - len(sequence.blocks)
+        new = self._pool.take(max(missing, 0))
+        if new is None:
+            return False
+        sequence.blocks += new
+        return True
+
+    def remember(self, sequence: Sequence, since: int) -> list[Sequence]:
+        """Its tokens from `since` up to `computed` are in the cache now. Returns who waited for that."""
+        self._pool.name(sequence.chain, sequence.tokens, sequence.salt, length=sequence.computed)
+        size, waiters = self._pool.block_size, list[Sequence]()
+        for number in range(since // size, sequence.computed // size):
+            self._pool.remember(sequence.chain[number], sequence.blocks[number])
+            waiters += self._in_flight.computed(sequence, sequence.chain[number])
+        return waiters
+
+    def release(self, sequence: Sequence) -> list[Sequence]:
+        """Give everything back. Returns who waited for what it has not computed."""
+        self._pool.give_back(sequence.blocks)
+        sequence.blocks = []
+        sequence.computed = 0
+        return self._in_flight.end(sequence)
+
+    def _findable(self, sequence: Sequence) -> int:
+        return sequence.findable // self._pool.block_size

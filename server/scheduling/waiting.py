@@ -1,0 +1,115 @@
+"""The queue: highest priority first, then the tenant that was served least, then who came first."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sized
+from heapq import heappop, heappush, heapreplace
+from typing import Generic, Protocol, TypeVar
+
+from server.scheduling.fairness import Shares
+
+
+class Request(Protocol):
+    """What a queue wants to know; sequences and passages are such."""
+
+    @property
+    def id(self) -> int: ...
+    @property
+    def tenant(self) -> str: ...
+    @property
+    def priority(self) -> int: ...
+    @property
+    def tokens(self) -> Sized: ...
+
+
+Item = TypeVar("Item", bound=Request)
+_Line = tuple[int, str]  # priority negated, tenant
+_Place = tuple[int, float, int, str]  # of a line: priority negated, served, arrival of its first, tenant
+
+
+class WaitingLine(Generic[Item]):
+    """One line for each priority and tenant, each in order of arrival; a heap tells whose turn it is.
+
+    Counters only grow, so a line's place in the heap may only be too early: it is put right when it comes up.
+    """
+
+    def __init__(self, shares: Shares) -> None:
+        self._shares = shares
+        self._items = dict[int, tuple[int, Item]]()  # by id: when it came, and what it is
+        self._lines = dict[_Line, list[tuple[int, int]]]()  # heaps of (arrival, id), some of which have left
+        self._tokens = Counter[_Line]()
+        self._order = list[_Place]()
+        self._places = dict[_Line, _Place]()  # the one entry of each line in `_order` that counts
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def join(self, item: Item, arrival: int) -> None:
+        """`arrival` is its place among those of its tenant and priority: one who left may come back to it."""
+        line = (-item.priority, item.tenant)
+        self._items[item.id] = (arrival, item)
+        self._tokens[line] += len(item.tokens)
+        heappush(self._lines.setdefault(line, []), (arrival, item.id))
+        if line not in self._places or arrival < self._places[line][2]:
+            self._place(line, arrival)
+
+    def leave(self, id_: int) -> Item | None:
+        """Take it out, wherever it stands; None if it is not there."""
+        _, item = self._items.pop(id_, (0, None))
+        if item is not None:
+            line = (-item.priority, item.tenant)
+            self._tokens[line] -= len(item.tokens)
+            if not self._tokens[line]:
+                del self._tokens[line]
+        return item
+
+    def tokens_before(self, newcomer: Request) -> int:
+        """How many tokens would be served before `newcomer`, if it joined now.
+
+        All of higher priority, all of its own tenant, and of each other tenant as many as of its own.
+        """
+        higher = sum(tokens for line, tokens in self._tokens.items() if line[0] < -newcomer.priority)
+        own = self._tokens[-newcomer.priority, newcomer.tenant]
+        others = (
+            min(tokens, own + len(newcomer.tokens))
+            for (priority, tenant), tokens in self._tokens.items()
+            if priority == -newcomer.priority and tenant != newcomer.tenant
+        )
+        return higher + own + sum(others)
+
+    def first(self) -> Item | None:
+        """Whose turn it is; it stays in the queue."""
+        while self._order:
+            place = self._order[0]
+            line = (place[0], place[3])
+            head = self._head(line) if self._places.get(line) == place else None
+            if head is None:
+                self._drop(place)
+                continue
+            current = (place[0], self._shares.served(place[3]), head[0], place[3])
+            if current == place:
+                return self._items[head[1]][1]
+            self._places[line] = current
+            heapreplace(self._order, current)
+        return None
+
+    def _place(self, line: _Line, arrival: int) -> None:
+        place = (line[0], self._shares.served(line[1]), arrival, line[1])
+        self._places[line] = place
+        heappush(self._order, place)
+
+    def _head(self, line: _Line) -> tuple[int, int] | None:
+        """The first of a line that has not left, nor left and come back at another place."""
+        heap = self._lines[line]
+        while heap and self._items.get(heap[0][1], (None,))[0] != heap[0][0]:
+            heappop(heap)
+        return heap[0] if heap else None
+
+    def _drop(self, place: _Place) -> None:
+        """Its line is empty, or has another entry by now."""
+        heappop(self._order)
+        line = (place[0], place[3])
+        if self._places.get(line) == place:
+            del self._places[line]
+            del self._lines[line]

@@ -1,0 +1,87 @@
+"""A device that is a few lines of Python: what it says next depends on the tokens so far, on nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Sequence as Seq
+
+from server.scheduling.plan import DecodeStep, Encoded, EncodeStep, Results, Sampled, Scored, Slice, Step
+from server.scheduling.scheduler import Scheduler
+from server.scheduling.sequence import Passage, Sequence
+
+Model = Callable[[Seq[int]], int]
+
+STEP_S, ROW_S, TOKEN_S = 0.010, 0.001, 0.0005
+
+
+def parrot(tokens: Seq[int]) -> int:
+    """Repeats what is three tokens back, more or less: its drafts sometimes stand."""
+    return (tokens[-3] if len(tokens) > 2 else tokens[-1]) + (sum(tokens) % 7 == 0)
+
+
+def counter(tokens: Seq[int]) -> int:
+    """Never says anything twice: no draft stands, were there any."""
+    return tokens[-1] + 1
+
+
+class Device:
+    """Keeps the tokens that each block holds, and answers from these alone, as a KV cache would."""
+
+    def __init__(self, model: Model = counter, block_size: int = 4) -> None:
+        self._model = model
+        self._block_size = block_size
+        self._cache = dict[tuple[int, int], int]()  # (block, place in it) -> token
+        self.computed_tokens = 0
+
+    def run(self, step: Step) -> Results:
+        self.computed_tokens += step.num_tokens
+        if isinstance(step, EncodeStep):
+            return Results(encoded={id_: Encoded(vector=(1.0,)) for id_ in step.ids})
+        for piece in step.slices:
+            self._write(piece)
+        return Results(
+            sampled={piece.sequence.id: self._sample(piece) for piece in step.slices if piece.samples},
+            prompt={piece.sequence.id: () for piece in step.slices},
+        )
+
+    def _write(self, piece: Slice) -> None:
+        for place, token in enumerate(piece.tokens, start=piece.start):
+            block = piece.sequence.blocks[place // self._block_size]
+            self._cache[block, place % self._block_size] = token
+
+    def _sample(self, piece: Slice) -> Sampled:
+        """Reads the whole context back from its blocks, whoever wrote it."""
+        blocks, size = piece.sequence.blocks, self._block_size
+        context = [self._cache[blocks[place // size], place % size] for place in range(piece.end)]
+        drawn = list[int]()
+        for guess in (*piece.draft, None):
+            drawn.append(self._model(context[: piece.end - len(piece.draft) + len(drawn)]))
+            if drawn[-1] != guess:
+                break
+        return Sampled(tuple(Scored(token, -1.0) for token in drawn))
+
+
+def seconds(step: Step) -> float:
+    """What the device takes for it."""
+    return STEP_S + step.num_tokens * (ROW_S if isinstance(step, DecodeStep) else TOKEN_S)
+
+
+def text_of(sequence: Sequence, model: Model) -> list[int]:
+    """What it must end with, had it the device for itself and no tricks were played."""
+    tokens = sequence.tokens[: sequence.prompt_length]
+    for _ in range(sequence.max_new_tokens):
+        tokens.append(model(tokens))
+        if tokens[-1] in sequence.stop_tokens:
+            break
+    return tokens
+
+
+def run_to_end(scheduler: Scheduler, device: Device, *, steps: int = 10_000) -> list[Sequence | Passage]:
+    """Everything that ended, in the order in which it did."""
+    ended = list[Sequence | Passage]()
+    for _ in range(steps):
+        step = scheduler.next_step()
+        if step is None:
+            return ended
+        ended += scheduler.apply(step, device.run(step), seconds(step))
+    raise AssertionError("the scheduler never came to rest")
