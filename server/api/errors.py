@@ -248,7 +248,9 @@ def _above(name: str, ctx: Mapping[str, Any]) -> str:
 
 
 def _at_least(name: str, ctx: Mapping[str, Any]) -> str:
-    return f"{name} must be strictly positive" if ctx["ge"] == 1 else f"{name} must be >= {ctx['ge']}"
+    """Of whole numbers at least 1, TGI says that they must be strictly positive."""
+    counts = ctx["ge"] == 1 and isinstance(ctx["ge"], int)
+    return f"{name} must be strictly positive" if counts else f"{name} must be >= {ctx['ge']:g}"
 
 
 WORDS: Mapping[str, Callable[[str, Mapping[str, Any]], str]] = {

@@ -27,6 +27,8 @@ MAX_SEED = 2**64 - 1
 HALF_CHARACTER = re.compile(r"[\ud800-\udfff]")
 MAX_COUNT = 2**31 - 1  # of tokens, ids and the like: what fits the widest field that carries them
 MAX_WORD_CHARACTERS = 256
+MAX_SAMPLES = 128  # of one prompt: OpenAI's own bound of `n`
+MAX_ALTERNATIVES = 20  # told beside each token
 GREEDY_BELOW = 1e-5  # dividing logits by less overflows; the choice is greedy by then anyway
 
 SAME_AS = {
@@ -112,6 +114,8 @@ MinP = Annotated[float, Field(ge=0, le=1)]
 RepetitionPenalty = Annotated[float, Field(gt=0, le=100)]
 Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
 TokenCount = Annotated[int, Field(ge=1, le=MAX_COUNT)]
+SampleCount = Annotated[int, Field(ge=1, le=MAX_SAMPLES)]
+Alternatives = Annotated[int, Field(ge=0, le=MAX_ALTERNATIVES)]
 
 
 def one_or_many(value: T | list[T]) -> list[T]:

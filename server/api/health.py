@@ -9,6 +9,7 @@ from fastapi import APIRouter
 from starlette.responses import Response
 
 from server.api.edge import Edge, EdgeOf, example, json_response
+from server.api.fields import MAX_SAMPLES
 from server.errors import EngineFailed, NotReady
 from server.request import ModelCard, Task
 
@@ -38,7 +39,7 @@ INFO = {
     "version": "0.1.0",
     "sha": None,
     "docker_label": None,
-    "max_best_of": 1,
+    "max_best_of": 128,
     "max_stop_sequences": 16,
     "max_client_batch_size": 256,
     "model_id": "smollm2-135m-instruct",
@@ -88,7 +89,7 @@ def _server(edge: Edge) -> dict[str, Any]:
         "version": edge.version,
         "sha": None,
         "docker_label": None,
-        "max_best_of": 1,
+        "max_best_of": MAX_SAMPLES,
         "max_stop_sequences": edge.limits.max_stop_sequences,
         "max_client_batch_size": edge.limits.max_inputs,
     }

@@ -16,8 +16,8 @@ from server.request import GenerateRequest, ModelCard
 class Limits:
     """Bounds on one request. Passing one is refused with `RequestTooLarge`, which names the bound.
 
-    `max_cost` bounds prompts x tokens to be generated for each: the time that one request can take
-    from all others. The default is 32 prompts that each fill a context of 8192 tokens.
+    `max_cost` bounds prompts x samples x tokens to be generated for each: the time that one request can
+    take from all others. The default is 32 texts that each fill a context of 8192 tokens.
     """
 
     max_body_bytes: int = 2 * 1024 * 1024
@@ -56,12 +56,20 @@ class Limits:
             )
 
     def check_cost(self, requests: Sequence[GenerateRequest], card: ModelCard) -> None:
-        """Refuse prompts x new tokens above `max_cost`; no request costs more than its model's context."""
-        cost = sum(min(request.max_new_tokens or card.max_tokens, card.max_tokens) for request in requests)
+        """Refuse texts x new tokens above `max_cost`, where `requests` holds one for each sample of a prompt.
+
+        No text costs more than its model's context, and none costs nothing: a prompt may be scored alone.
+        """
+        cost = sum(_cost(request.max_new_tokens, card) for request in requests)
         if cost > max(self.max_cost, card.max_tokens):
             raise RequestTooLarge(
-                f"prompts x new tokens must be <= {self.max_cost}. Given: {cost}", parameter="max_new_tokens"
+                f"prompts x samples x new tokens must be <= {self.max_cost}. Given: {cost}",
+                parameter="max_new_tokens",
             )
+
+
+def _cost(new_tokens: int | None, card: ModelCard) -> int:
+    return card.max_tokens if new_tokens is None else min(max(new_tokens, 1), card.max_tokens)
 
 
 class BodyLimit:

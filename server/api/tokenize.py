@@ -17,8 +17,8 @@ from starlette.responses import Response
 from server.api.connection import every, unless_gone
 from server.api.edge import Edge, EdgeOf, TokenSpan, example, json_response
 from server.api.fields import ModelName, StrictBody, Text, Texts, one_or_many, only
-from server.api.generate import GenerateBody
-from server.api.openai.schemas import Conversation
+from server.api.generate_body import GenerateBody
+from server.api.openai.conversation import Conversation
 from server.errors import EmptyInput
 from server.request import ModelCard, Task
 
