@@ -3,30 +3,17 @@
 from __future__ import annotations
 
 import base64
-import json
 import struct
 from typing import Any
 
 import pytest
-from httpx import AsyncClient, Response
+from httpx import AsyncClient
 
 from server.request import EmbedRequest, GenerateRequest, Sampling
+from tests.api.openai_wire import HI, asked, events
 from tests.fakes import FakeEngine
 
 pytestmark = pytest.mark.anyio
-
-HI = [{"role": "user", "content": "hi"}]
-
-
-def asked(engine: FakeEngine) -> list[GenerateRequest]:
-    return [request for request in engine.asked if isinstance(request, GenerateRequest)]
-
-
-def events(response: Response) -> list[dict[str, Any]]:
-    """The payloads of a stream, which must end with `[DONE]`."""
-    payloads = [line[6:] for line in response.text.splitlines() if line.startswith("data: ")]
-    assert payloads.pop() == "[DONE]"
-    return [json.loads(payload) for payload in payloads]
 
 
 def usage(prompt: int, completion: int, *, cached: int = 0) -> dict[str, Any]:
