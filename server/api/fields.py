@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import secrets
 from typing import Annotated, Any, TypeVar, cast
 
 from pydantic import (
@@ -19,8 +18,6 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from server.request import Sampling
-
 T = TypeVar("T")
 
 MAX_SEED = 2**64 - 1
@@ -29,7 +26,6 @@ MAX_COUNT = 2**31 - 1  # of tokens, ids and the like: what fits the widest field
 MAX_WORD_CHARACTERS = 256
 MAX_SAMPLES = 128  # of one prompt: OpenAI's own bound of `n`
 MAX_ALTERNATIVES = 20  # told beside each token
-GREEDY_BELOW = 1e-5  # dividing logits by less overflows; the choice is greedy by then anyway
 
 SAME_AS = {
     "repeat_penalty": "repetition_penalty",
@@ -130,23 +126,3 @@ def texts_or_tokens(value: str | list[str] | list[int] | list[list[int]]) -> lis
     if value and isinstance(value[0], int):
         return [value]
     return cast("list[str] | list[list[int]]", value)
-
-
-def sampling(
-    *,
-    temperature: float,
-    top_k: int | None,
-    top_p: float | None,
-    min_p: float | None,
-    repetition_penalty: float | None,
-    seed: int | None,
-) -> Sampling:
-    """The parameters as ours: absent means neutral, and a request without a seed is given one."""
-    return Sampling(
-        temperature=temperature if temperature >= GREEDY_BELOW else 0.0,
-        top_k=top_k,
-        top_p=1.0 if top_p is None else top_p,
-        min_p=0.0 if min_p is None else min_p,
-        repetition_penalty=1.0 if repetition_penalty is None else repetition_penalty,
-        seed=secrets.randbits(63) if seed is None else seed,
-    )

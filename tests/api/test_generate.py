@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from dataclasses import replace
+from typing import Any
 
 import pytest
-from httpx import AsyncClient
+from httpx import AsyncClient, Response
 
-from server.request import GenerateRequest, Sampling
+from server.api.limits import Limits
+from server.request import GenerateRequest, Grammar, GrammarKind, Sampling
 from tests.api.conftest import Served
 from tests.fakes import DECODER, FakeEngine
 
@@ -19,6 +22,10 @@ def last_asked(engine: FakeEngine) -> GenerateRequest:
     request = engine.asked[-1]
     assert isinstance(request, GenerateRequest)
     return request
+
+
+def events_of(response: Response) -> list[dict[str, Any]]:
+    return [json.loads(line[6:]) for line in response.text.splitlines() if line.startswith("data: ")]
 
 
 async def test_a_whole_answer_without_details(client: AsyncClient) -> None:
@@ -124,13 +131,6 @@ async def test_other_names_of_max_new_tokens(client: AsyncClient, engine: FakeEn
     assert last_asked(engine).max_new_tokens == 2
 
 
-async def test_other_names_of_the_sampling_parameters(client: AsyncClient, engine: FakeEngine) -> None:
-    parameters = {"repeat_penalty": 1.2, "sampling_seed": 5, "typ_p": 1.0, "min_new_tokens": 0}
-    await client.post("/generate", json={"inputs": "hi", "parameters": parameters})
-    assert last_asked(engine).sampling.repetition_penalty == 1.2
-    assert last_asked(engine).sampling.seed == 5
-
-
 async def test_what_the_hugging_face_client_always_sends_is_accepted(client: AsyncClient) -> None:
     parameters: dict[str, object] = {
         "best_of": 1,
@@ -194,7 +194,7 @@ async def test_headers_of_a_stream(client: AsyncClient) -> None:
 
 async def test_a_stream_without_details_still_ends_with_the_text(client: AsyncClient) -> None:
     response = await client.post("/generate_stream", json={"inputs": "hi"})
-    events = [json.loads(line[6:]) for line in response.text.splitlines() if line.startswith("data: ")]
+    events = events_of(response)
     assert [event["index"] for event in events] == [1, 2, 3]
     assert [event["generated_text"] for event in events] == [None, None, "Hello!"]
     assert events[-1]["details"] is None
@@ -220,3 +220,225 @@ async def test_generate_stream_refuses_not_to_stream(client: AsyncClient) -> Non
     response = await client.post("/generate_stream", json={"inputs": "hi", "stream": False})
     assert response.status_code == 422
     assert "`stream`" in response.json()["error"]
+
+
+@pytest.fixture
+def three() -> FakeEngine:
+    """Its second sample is the most probable, token for token."""
+    return FakeEngine(
+        script=("good",), others=(("bet", "ter"), ("bad",)), logprobs=(-0.5, -0.25, -2.0), cached_tokens=1
+    )
+
+
+async def test_the_best_of_several_samples_is_the_answer(served: Served, three: FakeEngine) -> None:
+    parameters = {"best_of": 3, "do_sample": True, "seed": 7, "details": True}
+    async with served(three) as client:
+        answer = (await client.post("/generate", json={"inputs": "hi", "parameters": parameters})).json()
+    assert answer["generated_text"] == "better"
+    assert answer["details"]["generated_tokens"] == 2
+    others = answer["details"]["best_of_sequences"]
+    assert [other["generated_text"] for other in others] == ["good", "bad"]
+    assert others[1] == {
+        "generated_text": "bad",
+        "finish_reason": "eos_token",
+        "generated_tokens": 1,
+        "seed": 7,
+        "prefill": [],
+        "tokens": [{"id": 10, "text": "bad", "logprob": -2.0, "special": False}],
+    }
+
+
+async def test_samples_differ_by_their_number_only(served: Served, three: FakeEngine) -> None:
+    parameters = {"best_of": 3, "temperature": 0.7, "seed": 7}
+    async with served(three) as client:
+        answer = (await client.post("/generate", json={"inputs": "hi", "parameters": parameters})).json()
+    first, *rest = (each for each in three.asked if isinstance(each, GenerateRequest))
+    assert answer == {"generated_text": "better", "details": None}
+    assert [each.sampling.sample for each in (first, *rest)] == [0, 1, 2]
+    assert all(replace(each, sampling=replace(each.sampling, sample=0)) == first for each in rest)
+
+
+async def test_samples_are_generated_side_by_side(served: Served) -> None:
+    engine = FakeEngine(pauses_s={0: 0.05})
+    most = 0
+
+    async def watch() -> None:
+        nonlocal most
+        while True:
+            most = max(most, engine.running)
+            await asyncio.sleep(0.005)
+
+    body = {"inputs": "hi", "parameters": {"best_of": 4, "do_sample": True}}
+    async with served(engine) as client:
+        watching = asyncio.create_task(watch())
+        await client.post("/generate", json=body)
+        watching.cancel()
+    assert most == 4
+    assert engine.running == 0
+
+
+async def test_the_cost_of_a_request_counts_its_samples(served: Served, engine: FakeEngine) -> None:
+    parameters = {"best_of": 3, "do_sample": True, "max_new_tokens": 50}
+    async with served(engine, limits=Limits(max_cost=100)) as client:
+        response = await client.post("/generate", json={"inputs": "hi", "parameters": parameters})
+    assert response.status_code == 422
+    assert "prompts x samples x new tokens must be <= 100. Given: 150" in response.json()["error"]
+    assert not engine.asked
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"best_of": 2, "do_sample": True}, "`best_of` != 1 is not supported when streaming tokens"),
+        (
+            {"decoder_input_details": True},
+            "`decoder_input_details` == true is not supported when streaming tokens",
+        ),
+    ],
+)
+@pytest.mark.parametrize("path", ["/generate", "/generate_stream"])
+async def test_what_a_stream_cannot_tell_is_refused(
+    client: AsyncClient, path: str, parameters: dict[str, object], message: str
+) -> None:
+    response = await client.post(path, json={"inputs": "hi", "parameters": parameters, "stream": True})
+    assert response.status_code == 422
+    assert response.json()["error"] == f"Input validation error: {message}"
+
+
+async def test_the_prompt_is_scored_with_the_answer(client: AsyncClient, engine: FakeEngine) -> None:
+    parameters = {"decoder_input_details": True, "max_new_tokens": 1}
+    response = await client.post("/generate", json={"inputs": "once upon a", "parameters": parameters})
+    assert response.json()["details"]["prefill"] == [
+        {"id": 4, "text": "once", "logprob": None},
+        {"id": 4, "text": "upon", "logprob": -1.0},
+        {"id": 1, "text": "a", "logprob": -2.0},
+    ]
+    assert response.json()["generated_text"] == "Hel"
+    assert last_asked(engine).prompt_alternatives == 0
+
+
+async def test_a_prompt_may_be_scored_alone(client: AsyncClient, engine: FakeEngine) -> None:
+    parameters = {"decoder_input_details": True, "max_new_tokens": 0}
+    answer = (await client.post("/generate", json={"inputs": "a b", "parameters": parameters})).json()
+    assert answer["generated_text"] == ""
+    assert [token["logprob"] for token in answer["details"]["prefill"]] == [None, -1.0]
+    assert answer["details"]["tokens"] == []
+    assert answer["details"]["finish_reason"] == "length"
+    assert last_asked(engine).max_new_tokens == 0
+
+
+TOP_TOKENS = [
+    {"id": 10, "text": "Hel", "logprob": -0.5, "special": False},
+    {"id": 110, "text": "Hel~", "logprob": -1.0, "special": False},
+]
+
+
+async def test_the_most_probable_tokens_are_told_at_each_place(client: AsyncClient) -> None:
+    parameters = {"top_n_tokens": 2, "details": True, "max_new_tokens": 1}
+    body = {"inputs": "hi", "parameters": parameters}
+    whole = (await client.post("/generate", json=body)).json()
+    assert whole["details"]["top_tokens"] == [TOP_TOKENS]
+    (event,) = events_of(await client.post("/generate_stream", json=body))
+    assert list(event) == ["index", "token", "top_tokens", "generated_text", "details"]
+    assert event["top_tokens"] == TOP_TOKENS
+
+
+@pytest.mark.parametrize(
+    ("grammar", "kind", "source"),
+    [
+        ({"type": "json", "value": {"b": 1, "a": 2}}, GrammarKind.JSON_SCHEMA, '{"b": 1, "a": 2}'),
+        ({"type": "json", "value": '{"b": 1}'}, GrammarKind.JSON_SCHEMA, '{"b": 1}'),
+        ({"type": "json_object", "value": {"b": 1}}, GrammarKind.JSON_SCHEMA, '{"b": 1}'),
+        (
+            {"type": "json_schema", "value": {"name": "x", "schema": {"b": 1}}},
+            GrammarKind.JSON_SCHEMA,
+            '{"b": 1}',
+        ),
+        ({"type": "regex", "value": "[ab]+"}, GrammarKind.REGEX, "[ab]+"),
+        ({"type": "choice", "value": ["yes", "no"]}, GrammarKind.CHOICE, '["yes", "no"]'),
+        ({"type": "ebnf", "value": 'start: "a"'}, GrammarKind.EBNF, 'start: "a"'),
+    ],
+)
+async def test_a_grammar_says_what_the_text_must_be(
+    client: AsyncClient, engine: FakeEngine, grammar: dict[str, object], kind: GrammarKind, source: str
+) -> None:
+    response = await client.post("/generate", json={"inputs": "hi", "parameters": {"grammar": grammar}})
+    assert response.status_code == 200, response.text
+    assert last_asked(engine).grammar == Grammar(kind=kind, source=source)
+
+
+@pytest.mark.parametrize(
+    ("grammar", "message"),
+    [
+        ({"type": "json", "value": 5}, "grammar is not valid: `value` of type json must be a JSON schema"),
+        ({"type": "json", "value": "{"}, "grammar is not valid: `value` is not JSON"),
+        ({"type": "json", "value": "[" * 100_000}, "grammar is not valid: `value` is not JSON"),
+        (
+            {"type": "json_schema", "value": {"b": 1}},
+            "grammar is not valid: `value` of type json_schema must",
+        ),
+        ({"type": "regex", "value": {}}, "grammar is not valid: `value` of type regex must be a string"),
+        ({"type": "regex", "value": ""}, "grammar is not valid: `value` of type regex must be a string"),
+        ({"type": "choice", "value": []}, "grammar is not valid: `value` of type choice must be a list"),
+        ({"type": "choice", "value": ["a", 1]}, "grammar is not valid: `value` of type choice must be"),
+        ({"type": "yaml", "value": ""}, "`parameters.grammar.type` must be 'json', 'json_object'"),
+        ({"type": "json"}, "`parameters.grammar.value` is required"),
+        ({"type": "regex", "value": "a", "x": 1}, "unknown field `parameters.grammar.x`"),
+    ],
+)
+async def test_a_bad_grammar_is_named(
+    client: AsyncClient, engine: FakeEngine, grammar: dict[str, object], message: str
+) -> None:
+    response = await client.post("/generate", json={"inputs": "hi", "parameters": {"grammar": grammar}})
+    assert response.status_code == 422
+    assert response.json()["error"].startswith(f"Input validation error: {message}")
+    assert not engine.asked
+
+
+async def test_a_deadline_leaves_the_text_that_there_is(served: Served) -> None:
+    body = {"inputs": "hi", "parameters": {"timeout": 5, "details": True}}
+    async with served(FakeEngine(expires_at=2)) as client:
+        answer = (await client.post("/generate", json=body)).json()
+    assert answer["generated_text"] == "Hello"
+    assert answer["details"]["finish_reason"] == "timeout"
+    assert answer["details"]["generated_tokens"] == 2
+
+
+async def test_a_stream_that_meets_its_deadline_between_tokens_still_ends_with_the_text(
+    served: Served,
+) -> None:
+    """Clients read a token in every event: the last one's is empty, and counts for nothing."""
+    body = {"inputs": "hi", "parameters": {"timeout": 5, "details": True}}
+    async with served(FakeEngine(expires_at=1)) as client:
+        first, last = events_of(await client.post("/generate_stream", json=body))
+    assert first["token"]["text"] == "Hel"
+    assert last == {
+        "index": 1,
+        "token": {"id": 0, "text": "", "logprob": None, "special": True},
+        "generated_text": "Hel",
+        "details": {"finish_reason": "timeout", "generated_tokens": 1, "seed": None, "input_length": 1},
+    }
+
+
+async def test_a_receipt_is_of_the_sample_that_was_chosen(served: Served, three: FakeEngine) -> None:
+    parameters = {"best_of": 3, "do_sample": True, "receipt": True}
+    async with served(three) as client:
+        answer = (await client.post("/generate", json={"inputs": "hi", "parameters": parameters})).json()
+    assert answer["receipt"]["parameters"]["sampling"]["sample"] == 1
+    assert answer["receipt"]["output_ids"] == [10, 11]
+
+
+async def test_a_stream_ends_with_the_receipt_that_the_document_has(
+    client: AsyncClient, engine: FakeEngine
+) -> None:
+    body = {"inputs": "hi", "parameters": {"receipt": True, "do_sample": True, "seed": 7}}
+    whole = (await client.post("/generate", json=body)).json()
+    *others, last = events_of(await client.post("/generate_stream", json=body))
+    assert whole["receipt"]["system_fingerprint"] == DECODER.fingerprint
+    assert last["receipt"] == whole["receipt"]
+    assert not any("receipt" in event for event in others)
+
+
+async def test_cached_tokens_are_told(served: Served, three: FakeEngine) -> None:
+    async with served(three) as client:
+        assert (await client.post("/generate", json={"inputs": "hi"})).headers["x-cached-tokens"] == "1"
