@@ -284,6 +284,7 @@ class GenerationLane:
         self.preemptions += 1
         self._plan.pop(sequence.id, None)
         self._stand(sequence)
+        sequence.computed = 0
         self._waiting.join(sequence, sequence.arrival)
 
     def _stand(self, sequence: Sequence) -> None:

@@ -65,7 +65,6 @@ class Holdings:
         """Give everything back. Returns who waited for what it has not computed."""
         self._pool.give_back(sequence.blocks)
         sequence.blocks = []
-        sequence.computed = 0
         return self._in_flight.end(sequence)
 
     def _findable(self, sequence: Sequence) -> int:

@@ -41,7 +41,7 @@ class Device:
             self._write(piece)
         return Results(
             sampled={piece.sequence.id: self._sample(piece) for piece in step.slices if piece.samples},
-            prompt={piece.sequence.id: () for piece in step.slices},
+            prompt={piece.sequence.id: _scores(piece) for piece in step.slices},
         )
 
     def _write(self, piece: Slice) -> None:
@@ -59,6 +59,16 @@ class Device:
             if drawn[-1] != guess:
                 break
         return Sampled(tuple(Scored(token, -1.0) for token in drawn))
+
+
+def _scores(piece: Slice) -> tuple[Scored, ...]:
+    """Of the prompt tokens after those scored so far: each takes the pass over the token before it."""
+    sequence = piece.sequence
+    if sequence.prompt_alternatives is None or sequence.scored >= sequence.prompt_length - 1:
+        return ()
+    assert piece.start <= sequence.scored, "what is scored must be computed, not found in the cache"
+    last = min(piece.end, sequence.prompt_length - 1)
+    return tuple(Scored(token, -1.0) for token in sequence.tokens[sequence.scored + 1 : last + 1])
 
 
 def seconds(step: Step) -> float:
