@@ -13,11 +13,11 @@ from starlette.responses import Response
 
 from server.api.connection import every, merge, unless_gone
 from server.api.edge import Edge, EdgeOf, json_response, stream_example
-from server.api.fields import Text, only
+from server.api.fields import Alternatives, Text, only
 from server.api.openai.choices import ChatChoice
 from server.api.openai.conversation import Conversation
 from server.api.openai.replies import Reply, failure_at
-from server.api.openai.schemas import Alternatives, OpenAIBody
+from server.api.openai.schemas import OpenAIBody
 from server.api.openai.usage import usage
 from server.api.samples import samples
 from server.api.sse import DONE, EventStream

@@ -13,10 +13,10 @@ from starlette.responses import Response
 
 from server.api.connection import every, merge, unless_gone
 from server.api.edge import Answer, Edge, EdgeOf, json_response, stream_example
-from server.api.fields import TextsOrTokens, only, texts_or_tokens
+from server.api.fields import Alternatives, SampleCount, TextsOrTokens, only, texts_or_tokens
 from server.api.openai.choices import TextChoice
 from server.api.openai.replies import Reply, failure_at
-from server.api.openai.schemas import Alternatives, OpenAIBody, Samples
+from server.api.openai.schemas import OpenAIBody
 from server.api.openai.usage import usage
 from server.api.samples import mean_logprob, samples
 from server.api.sse import DONE, EventStream
@@ -57,7 +57,7 @@ class CompletionBody(OpenAIBody):
     )
 
     prompt: TextsOrTokens
-    best_of: Samples | None = None
+    best_of: SampleCount | None = None
     """How many texts to write for each prompt, of which the `n` most probable a token are sent."""
     logprobs: Alternatives | None = None
     """Tell the log-probability of each token, and of so many alternatives."""

@@ -15,7 +15,9 @@ from pydantic import ConfigDict, Field
 from server.api.edge import Edge
 from server.api.fields import (
     MAX_COUNT,
+    Alternatives,
     ModelName,
+    SampleCount,
     StrictBody,
     Text,
     TokenCount,
@@ -30,11 +32,6 @@ from server.api.parameters import GenerationParameters
 from server.api.receipts import receipt
 from server.errors import InvalidRequest
 from server.request import GenerateRequest, ModelCard
-
-MAX_SAMPLES = 128  # OpenAI's own bound of `n`
-
-Samples = Annotated[int, Field(ge=1, le=MAX_SAMPLES)]
-Alternatives = Annotated[int, Field(ge=0, le=20)]
 
 
 class StreamOptions(StrictBody):
@@ -56,7 +53,7 @@ class OpenAIBody(GenerationParameters, StructuredBody):
     truncate: TokenCount | None = Field(
         None, validation_alias=named("truncate", first="truncate_prompt_tokens")
     )
-    n: Samples | None = None
+    n: SampleCount | None = None
     """How many texts to write for each prompt: one seed, different random numbers."""
     stream: bool | None = False
     stream_options: StreamOptions | None = None
