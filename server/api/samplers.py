@@ -14,17 +14,15 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
+from server.api.biases import BiasParameters
 from server.api.fields import (
     MAX_COUNT,
     MinP,
     RepetitionPenalty,
     Seed,
-    StrictBody,
     Temperature,
-    TokenId,
     TopP,
     Word,
-    described,
     named,
 )
 from server.errors import InvalidRequest
@@ -32,21 +30,13 @@ from server.request import Dry, Mirostat, Sampling, Stage
 
 GREEDY_BELOW = 1e-5  # dividing logits by less overflows; the choice is greedy by then anyway
 DRY_BREAKERS = ("\n", ":", '"', "*")  # llama.cpp's
-MAX_BIASES = 1024
-MAX_BAD_WORDS = 128
-MAX_ALLOWED = 2**18  # more than any vocabulary: the body's own limit comes first
+MAX_BREAKERS = 128
 
 
 def _no_version_one(version: int) -> int:
     if version == 1:
         raise PydanticCustomError("mirostat", "1 is not there; version 2 is: give 2, or 0 for none")
     return version
-
-
-def _only_false(value: bool) -> bool:
-    if value:
-        raise PydanticCustomError("only_false", "must be a number or false")
-    return value
 
 
 def _off_or_positive(value: float) -> float:
@@ -59,17 +49,6 @@ Penalty = Annotated[float, Field(ge=-2, le=2)]
 Cutoff = Annotated[float, Field(ge=0, lt=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Window = Annotated[int, Field(ge=-1, le=MAX_COUNT)]
-Bias = Annotated[float, Field(ge=-100, le=100)] | Annotated[bool, AfterValidator(_only_false)]
-BiasedId = Annotated[str, Field(pattern=r"^[0-9]{1,10}$")]
-BiasPair = Annotated[tuple[TokenId, Bias], Field(strict=False)]  # JSON has no tuples
-LogitBias = Annotated[
-    Annotated[dict[BiasedId, Bias], Field(max_length=MAX_BIASES)]
-    | Annotated[list[BiasPair], Field(max_length=MAX_BIASES)],
-    described(
-        f"an object of token ids, or a list of pairs of them, each with a number from -100 to 100 or false, "
-        f"{MAX_BIASES} at most"
-    ),
-]
 StageName = Literal[
     "penalties",
     "dry",
@@ -126,8 +105,8 @@ SAME_IN_SAMPLING = (
 )
 
 
-class SamplerParameters(StrictBody):
-    """Every sampler, by its names in vLLM, SGLang, TGI, llama.cpp and transformers."""
+class SamplerParameters(BiasParameters):
+    """Every sampler, by its names in vLLM, SGLang, TGI, llama.cpp and transformers; and the biases."""
 
     model_config = ConfigDict(use_attribute_docstrings=True)
 
@@ -165,19 +144,12 @@ class SamplerParameters(StrictBody):
     dry_allowed_length: Annotated[int, Field(ge=1, le=MAX_COUNT)] | None = None
     dry_penalty_last_n: Window | None = None
     """How many of the last tokens are searched for repeats; -1: all, 0: none."""
-    dry_sequence_breakers: Annotated[list[Word], Field(max_length=MAX_BAD_WORDS)] | None = None
-    logit_bias: LogitBias | None = None
-    """What is added to a token's logit; `false` bans it."""
-    bad_words: Annotated[list[Word], Field(max_length=MAX_BAD_WORDS)] | None = None
-    """Strings that must not be written."""
-    bad_words_ids: (
-        Annotated[list[Annotated[list[TokenId], Field(min_length=1)]], Field(max_length=MAX_BAD_WORDS)] | None
-    ) = None
-    """Runs of tokens that must not be completed."""
-    allowed_token_ids: Annotated[list[TokenId], Field(min_length=1, max_length=MAX_ALLOWED)] | None = None
+    dry_sequence_breakers: Annotated[list[Word], Field(max_length=MAX_BREAKERS)] | None = None
     seed: Seed | None = Field(None, validation_alias=named("seed"))
     """Equal seeds give equal texts; without one, one is drawn and told."""
-    sampler_order: list[StageName] | None = Field(None, validation_alias=named("sampler_order"))
+    sampler_order: Annotated[list[StageName], Field(max_length=len(Stage))] | None = Field(
+        None, validation_alias=named("sampler_order")
+    )
     """The samplers in the order in which they apply. One that is not listed is off."""
 
     @property
@@ -208,9 +180,9 @@ class SamplerParameters(StrictBody):
             mirostat=self._mirostat(),
             dry=self._dry(),
             no_repeat_ngram=self.no_repeat_ngram_size or 0,
-            logit_bias=self._biases(),
+            logit_bias=self.biases(),
             bad_words=tuple(tuple(run) for run in self.bad_words_ids or ()),
-            allowed_tokens=None if self.allowed_token_ids is None else _distinct(self.allowed_token_ids),
+            allowed_tokens=self.allowed_tokens,
             order=self._order(),
             seed=secrets.randbits(63) if self.seed is None else self.seed,
             **self._given(SAME_IN_SAMPLING),
@@ -267,24 +239,6 @@ class SamplerParameters(StrictBody):
             return {}
         given = self._given(("repetition_penalty", "presence_penalty", "frequency_penalty"))
         return given | {"penalty_window": _window(self.repeat_last_n)}
-
-    def _biases(self) -> tuple[tuple[int, float], ...]:
-        given = self.logit_bias or ()
-        pairs = given.items() if isinstance(given, dict) else given
-        biases = [(int(token), float("-inf") if bias is False else bias) for token, bias in pairs]
-        tokens = [token for token, _ in biases]
-        if len(set(tokens)) < len(tokens):
-            raise InvalidRequest("`logit_bias` names a token twice", parameter="logit_bias")
-        banned = {token for token, bias in biases if bias == float("-inf")}
-        if self.allowed_token_ids and banned.issuperset(self.allowed_token_ids):
-            raise InvalidRequest(
-                "`logit_bias` bans every token of `allowed_token_ids`", parameter="allowed_token_ids"
-            )
-        return tuple(biases)
-
-
-def _distinct(tokens: Iterable[int]) -> tuple[int, ...]:
-    return tuple(dict.fromkeys(tokens))
 
 
 def _window(last_n: int | None) -> int | None:

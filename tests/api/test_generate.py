@@ -88,6 +88,13 @@ async def test_a_drawn_seed_is_told(client: AsyncClient, engine: FakeEngine) -> 
         ({"parameters": {"top_p": 0.9}}, 1.0),
         ({"parameters": {"top_p": 1.0}}, 0.0),
         ({"parameters": {"min_p": 0.1}}, 1.0),
+        ({"parameters": {"typical_p": 0.9}}, 1.0),
+        ({"parameters": {"mirostat": 2}}, 1.0),
+        ({"parameters": {"mirostat": 0}}, 0.0),
+        ({"parameters": {"xtc_probability": 0.5}}, 1.0),
+        ({"parameters": {"dynatemp_range": 0.5}}, 1.0),
+        ({"parameters": {"repetition_penalty": 1.2}}, 0.0),
+        ({"parameters": {"dry_multiplier": 1.0}}, 0.0),
         ({"parameters": {"temperature": 1e-9}}, 0.0),
     ],
 )

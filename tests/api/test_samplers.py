@@ -253,6 +253,7 @@ async def test_a_parameter_whose_stage_the_order_leaves_out_is_refused(
             "`logit_bias` bans every token of `allowed_token_ids`",
         ),
         ({"samplers": ["top_k", "top_h"]}, "`parameters.samplers.1` must be 'penalties', 'dry', "),
+        ({"samplers": ["top_k"] * 12}, "`parameters.samplers` must have at most 11 items"),
         ({"samplers": "kp"}, "`parameters.samplers` must be a valid list"),
         ({"samplers": ["typ_p", "typical_p"]}, "`sampler_order` lists typical_p twice"),
         ({"min_tokens": 5, "max_new_tokens": 4}, "`min_tokens` must be <= `max_new_tokens`. Given: 5 and 4"),
