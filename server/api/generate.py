@@ -14,7 +14,7 @@ from starlette.responses import Response
 from server.api.connection import every, unless_gone
 from server.api.edge import Edge, EdgeOf, json_response, stream_example
 from server.api.errors import log_unexpected, tgi_body
-from server.api.generate_answer import EVENT, NO_TOKEN, WHOLE, Sample, Timing, Voice
+from server.api.generate_answer import EVENT, NO_TOKEN, WHOLE, Reply, Sample, Timing
 from server.api.generate_body import GenerateBody
 from server.api.samples import mean_logprob
 from server.api.sse import EventStream
@@ -47,24 +47,24 @@ async def generate_stream(body: GenerateBody, edge: EdgeOf, tenant: TenantOf) ->
 
 def _admit(
     body: GenerateBody, edge: Edge, tenant: str, *, stream: bool
-) -> tuple[Voice, list[GenerateRequest]]:
+) -> tuple[Reply, list[GenerateRequest]]:
     """One request for each sample of `best_of`."""
     card = edge.select(Task.GENERATE, body.model)
     requests = body.to_requests(card, tenant=tenant, stream=stream)
     edge.limits.check_stop(requests[0].stop)
     edge.limits.check_cost(requests, card)
-    return Voice(body=body, card=card), requests
+    return Reply(body=body, card=card), requests
 
 
 async def _whole(body: GenerateBody, edge: Edge, tenant: str) -> Response:
     began = time.perf_counter()
-    voice, requests = _admit(body, edge, tenant, stream=False)
+    reply, requests = _admit(body, edge, tenant, stream=False)
     admitted = time.perf_counter()
     answers = await every(edge.complete(request) for request in requests)
     best, others = _best_first(list(zip(requests, answers, strict=True)))
     timing = Timing(began=began, admitted=admitted, ended=time.perf_counter())
-    headers = voice.headers(best[0]) | timing.headers(best[1].finish)
-    return json_response(voice.document(best, others), headers=headers)
+    headers = reply.headers(best[0]) | timing.headers(best[1].finish)
+    return json_response(reply.document(best, others), headers=headers)
 
 
 def _best_first(samples: list[Sample]) -> tuple[Sample, Sequence[Sample]]:
@@ -74,17 +74,17 @@ def _best_first(samples: list[Sample]) -> tuple[Sample, Sequence[Sample]]:
 
 
 def _stream(body: GenerateBody, edge: Edge, tenant: str) -> Response:
-    voice, (request,) = _admit(body, edge, tenant, stream=True)
+    reply, (request,) = _admit(body, edge, tenant, stream=True)
     return EventStream(
-        _events(voice, edge, request),
+        _events(reply, edge, request),
         stream=secrets.token_hex(8),
         failure=_failure,
         heartbeat_s=edge.heartbeat_s,
-        headers=voice.headers(request),
+        headers=reply.headers(request),
     )
 
 
-async def _events(voice: Voice, edge: Edge, request: GenerateRequest) -> AsyncGenerator[bytes]:
+async def _events(reply: Reply, edge: Edge, request: GenerateRequest) -> AsyncGenerator[bytes]:
     """One payload a token; the last one carries the whole text."""
     index = 0
     async with aclosing(edge.engine.generate(request)) as chunks:
@@ -93,7 +93,7 @@ async def _events(voice: Voice, edge: Edge, request: GenerateRequest) -> AsyncGe
             for token in tokens:
                 index += token is not NO_TOKEN
                 finish = chunk.finish if token is tokens[-1] else None
-                yield msgspec.json.encode(voice.event(index, token, request, finish))
+                yield msgspec.json.encode(reply.event(index, token, request, finish))
 
 
 def _failure(error: Exception) -> Iterable[bytes]:

@@ -43,8 +43,8 @@ EVENT = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Voice:
-    """How one body wants to be answered, by one model."""
+class Reply:
+    """What is answered to one body, by one model."""
 
     body: GenerateBody
     card: ModelCard
@@ -56,19 +56,11 @@ class Voice:
     def document(self, best: Sample, others: Sequence[Sample]) -> dict[str, Any]:
         """The best sample; its details tell of the `others`."""
         request, answer = best
-        document = {"generated_text": self._full_text(answer.finish), "details": self._told(best, others)}
+        document = {
+            "generated_text": self._full_text(answer.finish),
+            "details": self._all_details(best, others),
+        }
         return document | self._receipt(request, answer.finish)
-
-    def _told(self, best: Sample, others: Sequence[Sample]) -> dict[str, Any] | None:
-        if not self._chosen.detailed:
-            return None
-        if not others:
-            return self._whole_details(best)
-        sequences = [
-            {"generated_text": self._full_text(other[1].finish), **self._whole_details(other)}
-            for other in others
-        ]
-        return self._whole_details(best) | {"best_of_sequences": sequences}
 
     def event(
         self, index: int, token: Token, request: GenerateRequest, finish: Finish | None
@@ -98,6 +90,17 @@ class Voice:
     def _receipt(self, request: GenerateRequest, finish: Finish) -> dict[str, Any]:
         return {"receipt": receipt(self.card, request, finish)} if self._chosen.receipt else {}
 
+    def _all_details(self, best: Sample, others: Sequence[Sample]) -> dict[str, Any] | None:
+        if not self._chosen.detailed:
+            return None
+        if not others:
+            return self._whole_details(best)
+        sequences = [
+            {"generated_text": self._full_text(other[1].finish), **self._whole_details(other)}
+            for other in others
+        ]
+        return self._whole_details(best) | {"best_of_sequences": sequences}
+
     def _whole_details(self, sample: Sample) -> dict[str, Any]:
         request, answer = sample
         details = _details(answer.finish, request) | {
@@ -126,6 +129,7 @@ def _prefill(token: Token) -> dict[str, Any]:
 
 
 def _top_tokens(token: Token) -> list[dict[str, Any]]:
+    """Of an alternative that was not chosen, nobody has told whether it is special."""
     return [
         {
             "id": other.id,

@@ -8,6 +8,7 @@ from typing import Any, get_args
 import pytest
 from httpx import AsyncClient
 
+from server.api.generate_body import GenerateParameters
 from server.api.samplers import StageName
 from server.request import Dry, GenerateRequest, Mirostat, Sampling, Stage
 from tests.fakes import FakeEngine
@@ -306,3 +307,33 @@ async def test_where_a_text_ends_and_how_it_stands_beside_others(
     assert request.include_stop
     assert request.ignore_eos
     assert (request.terms.priority, request.terms.timeout_s, request.terms.cache_salt) == (-3, 2.5, "mine")
+
+
+NASTY: list[Any] = [
+    None,
+    True,
+    False,
+    -1,
+    0,
+    0.5,
+    3,
+    10**30,
+    -1e308,
+    "",
+    "x",
+    "\x00",
+    [],
+    [None],
+    [[]],
+    [[5]],
+    {},
+    {"5": []},
+]
+
+
+@pytest.mark.parametrize("name", sorted(GenerateParameters.model_json_schema()["properties"]))
+async def test_no_value_breaks_a_parameter_and_every_refusal_names_it(client: AsyncClient, name: str) -> None:
+    for value in NASTY:
+        response = await client.post("/generate", json={"inputs": "hi", "parameters": {name: value}})
+        assert response.status_code in (200, 422), (value, response.text)
+        assert response.status_code == 200 or name in response.json()["error"], (value, response.text)
