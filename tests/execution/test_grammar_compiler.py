@@ -73,6 +73,7 @@ def result(future: Future[CompiledGrammar]) -> CompiledGrammar:
     [
         (JSON, '{"type": "object", "properties": {"a": {"type": "integer"}}}'),
         (JSON, '{"anyOf": [{"type": "null"}, {"$ref": "#"}]}'),
+        (JSON, '{"oneOf": [{"type": "string"}, {"type": "integer"}]}'),
         (REGEX, "[a-z]+"),
         (CHOICE, '["yes", "no"]'),
         (EBNF, "start: /[0-9]+/"),
@@ -94,6 +95,7 @@ def test_every_kind_compiles(compiler: Compiler, kind: GrammarKind, source: str)
         (JSON, '{"type": "objekt"}', "Invalid type: objekt"),
         (JSON, '{"type": "array", "uniqueItems": true}', 'Unimplemented keys: ["uniqueItems"]'),
         (JSON, '{"type": "integer", "minimum": 5, "maximum": 4}', "minimum (5) is greater than maximum (4)"),
+        (JSON, '{"oneOf": [{"type": "number"}, {"type": "integer"}]}', "`anyOf` would do"),
         (JSON, '{"$ref": "http://example.com/s"}', "does not fetch resources"),
         (JSON, '{"$ref": "#/$defs/gone"}', "Pointer '/$defs/gone' does not exist"),
         (JSON, '{"type": "string", "pattern": "("}', "unclosed group"),
@@ -136,6 +138,16 @@ def test_one_that_takes_too_long_is_refused_and_the_next_one_compiles() -> None:
             trial.run(grammar(ENDLESS, EBNF))
         assert time.monotonic() - started < 10
         trial.run(grammar("a"))
+
+
+def test_a_child_that_died_by_itself_is_no_fault_of_the_next_grammar() -> None:
+    with Trial(timeout_s=20.0) as trial:
+        trial.run(grammar("a"))
+        child = trial._child
+        assert child is not None
+        child.kill()
+        child.wait()
+        trial.run(grammar("b"))
 
 
 def test_a_slow_grammar_does_not_hold_up_another() -> None:

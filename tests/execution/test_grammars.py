@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 pytest.importorskip("llguidance")  # of the extra `structured`
 
@@ -16,12 +20,13 @@ from models.errors import SourceUnreachable
 from models.weights.sources import SMOLLM2, resolve
 from server.execution.grammars.matcher import CompiledGrammar
 from server.execution.grammars.tokens import Tokens
+from server.execution.sampling import Row, sample
 from server.grammar import GrammarError
-from server.request import Grammar, GrammarKind
+from server.request import Grammar, GrammarKind, Sampling
 from server.settings import Settings
 from server.text.tokenizer import Tokenizer, load_tokenizer
 from server.text.vocabulary import Vocabulary
-from tests.execution.walks import bits, walk
+from tests.execution.walks import bits, walk, written
 from tests.text import vocabularies
 
 END, TURN = 0, 2  # <|endoftext|> and <|im_end|> of the byte-level vocabulary
@@ -163,6 +168,16 @@ def test_characters_that_no_single_token_spells_are_allowed_byte_by_byte(text: s
     assert {walk(grammar, tokenizer_of(kind), seed)[0] for seed in SEEDS} == {text}
 
 
+@settings(max_examples=40, deadline=None)
+@given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=6), st.integers(0, 1 << 32))
+def test_any_string_can_be_a_choice_and_a_constant(text: str, seed: int) -> None:
+    tokenizer = tokenizer_of("byte level")
+    choice = compiled(json.dumps([text]), GrammarKind.CHOICE)
+    assert walk(choice, tokenizer, seed)[0] == text
+    constant = compiled({"const": {text: text}}, GrammarKind.JSON_SCHEMA)
+    assert json.loads(walk(constant, tokenizer, seed)[0]) == {text: text}
+
+
 # --- the end of a text -----------------------------------------------------------------------------------
 
 
@@ -282,6 +297,20 @@ def test_a_mask_stays_as_it_is_when_the_matcher_goes_on() -> None:
     matcher.advance(tokenizer_of("byte level").encode("a")[0])
     assert spelled(matcher.allowed()) == {b"b"}
     assert spelled(first) == {b"a"}
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("sampling", [Sampling(), Sampling(temperature=0.0), Sampling(top_k=5, top_p=0.5)])
+def test_what_the_sampler_draws_is_what_the_grammar_says(sampling: Sampling) -> None:
+    grammar, size = compiled(ORDER, GrammarKind.JSON_SCHEMA), tokens_of("byte level").size
+    for seed in range(3):
+        generator, matcher, tokens = torch.Generator().manual_seed(seed), grammar.matcher(), [7]
+        while not matcher.over:
+            row = Row(sampling=replace(sampling, seed=seed), tokens=tokens, allowed=matcher.allowed())
+            (drawn,) = sample(3 * torch.randn(1, size, generator=generator), [row])
+            tokens = [*tokens, drawn.scored.token]
+            matcher.advance(tokens[-1])
+        assert is_order(written(tokenizer_of("byte level"), tokens[1:]))
 
 
 # --- state -----------------------------------------------------------------------------------------------

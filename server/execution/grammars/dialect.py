@@ -26,6 +26,7 @@ MAX_REASON = 200  # characters
 # Complaints that name what llguidance has inside, as what is wrong with the grammar.
 _MEANINGS = {
     "NoExtension": "no text of this model's tokens matches it",
+    "oneOf constraints": "more than one alternative of a `oneOf` might match; `anyOf` would do",
     "panic": "it means nothing that can be compiled",
     "too many expressions": "it is too complex",
     "fuel exhausted": "it is too complex",
@@ -103,7 +104,7 @@ def _regex(source: str) -> str:
 
 
 def _limits() -> LLParserLimits:
-    """llguidance's own bounds on the work of a step, about 15 ms, are kept."""
+    """Its bounds on the work of a step, about 15 ms, are as llguidance has them; its errors tell less."""
     from llguidance import LLParserLimits
 
     return LLParserLimits(verbose_errors=False)

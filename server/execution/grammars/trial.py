@@ -24,6 +24,7 @@ from server.request import Grammar, GrammarKind
 STARTUP_S = 60.0  # of a child, on a machine that is busy
 GRACE_S = 1.0  # that a child has beyond its parent's patience
 MAX_MEMORY = 1 << 30  # bytes
+MAX_STACK = 8 << 20  # bytes
 STEPS = 16  # bytes of text that a trial goes on for
 
 _END = 256  # the token after those that are bytes
@@ -46,8 +47,7 @@ class Trial:
 
     def run(self, grammar: Grammar) -> None:
         """Raises GrammarError for a grammar that is wrong, takes too long, or kills the child."""
-        child = self._child or self._start()
-        self._child = child
+        child = self._living()
         try:
             _send(child, {"kind": grammar.kind.value, "source": grammar.source})
             reply = _receive(child, self._timeout_s)
@@ -59,6 +59,14 @@ class Trial:
             raise GrammarError("the grammar is too deep or too large to be compiled") from error
         if reply["error"] is not None:
             raise GrammarError(reply["error"])
+
+    def _living(self) -> subprocess.Popen[bytes]:
+        """A child may have died since, of something that was no grammar's fault."""
+        if self._child is not None and self._child.poll() is not None:
+            self._end()
+        if self._child is None:
+            self._child = self._start()
+        return self._child
 
     def _start(self) -> subprocess.Popen[bytes]:
         child = subprocess.Popen(
@@ -106,18 +114,24 @@ def _receive(child: subprocess.Popen[bytes], timeout_s: float) -> Any:
 def main() -> None:
     """The child's side: answers each grammar on stdin with what is wrong with it, until there are no more."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends stdin
-    resource.setrlimit(resource.RLIMIT_DATA, (MAX_MEMORY, MAX_MEMORY))
+    _limit(resource.RLIMIT_DATA, MAX_MEMORY)
+    _limit(resource.RLIMIT_STACK, MAX_STACK)
+    alarm_s = float(sys.argv[1])
     tokenizer = _bytewise()
     print("{}", flush=True)
     for line in sys.stdin:
         asked = json.loads(line)
-        signal.setitimer(
-            signal.ITIMER_REAL, float(sys.argv[1])
-        )  # in case the parent is gone: kills, by default
+        signal.setitimer(signal.ITIMER_REAL, alarm_s)  # kills, should the parent be gone
         grammar = Grammar(kind=GrammarKind(asked["kind"]), source=asked["source"])
         error = _try(grammar, tokenizer)
         signal.setitimer(signal.ITIMER_REAL, 0)
         print(json.dumps({"error": error}), flush=True)
+
+
+def _limit(kind: int, most: int) -> None:
+    _, hard = resource.getrlimit(kind)
+    if hard == resource.RLIM_INFINITY or hard > most:
+        resource.setrlimit(kind, (most, hard))
 
 
 def _bytewise() -> Any:
