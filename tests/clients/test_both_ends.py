@@ -72,6 +72,31 @@ def test_every_option_is_understood(client: Client, engine: FakeEngine) -> None:
         assert (asked.stop, asked.ignore_eos, asked.model) == (("never",), True, "gpt")  # type: ignore[union-attr]
 
 
+def test_scores_samples_and_standing_are_understood(client: Client, engine: FakeEngine) -> None:
+    engine.others, engine.expires_at = (("B",),), 9
+    options: Options = {
+        "temperature": 0.5,
+        "n": 2,
+        "top_logprobs": 2,
+        "priority": 3,
+        "timeout_s": 60,
+        "receipt": True,
+    }
+    for result in (client.generate("a", **options), client.chat("a", **options)):
+        assert (result.text, [text.text for text in result.others]) == ("Hello!", ["B"])
+        assert [token.text for token in result.tokens] == ["Hel", "lo", "!"]
+        assert [other.logprob for other in result.tokens[0].alternatives] == [-0.5, -1.0]
+        assert result.receipt is not None
+    for asked in engine.asked:
+        assert (asked.terms.priority, asked.terms.timeout_s) == (3, 60)  # type: ignore[union-attr]
+
+
+def test_a_deadline_is_told_as_the_reason(client: Client, engine: FakeEngine) -> None:
+    engine.expires_at = 2
+    assert client.generate("a", timeout_s=0.5).finish_reason == "timeout"
+    assert client.chat("a", timeout_s=0.5).finish_reason == "timeout"
+
+
 @pytest.mark.parametrize("options", [{}, {"temperature": 0}, {"temperature": 0, "top_k": 5, "seed": 7}])
 def test_greedy_is_greedy_at_the_other_end(client: Client, engine: FakeEngine, options: Options) -> None:
     client.generate("a", **options)

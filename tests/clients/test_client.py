@@ -12,6 +12,7 @@ import pytest
 import triptych_client
 from tests.clients.scripted_server import Answer, ScriptedServer, says, sse, streams, token_event
 from triptych_client import (
+    Alternative,
     AsyncClient,
     Client,
     ConnectionLost,
@@ -32,6 +33,7 @@ from triptych_client import (
     TriptychError,
     Unauthorized,
     UnexpectedAnswer,
+    Verdict,
 )
 
 ONCE = token_event(1, "Once")
@@ -184,6 +186,144 @@ def test_a_chat_streams_deltas_and_ends_with_the_whole(connect: Connect, server:
         text="Paris", finish_reason="stop", prompt_tokens=9, generated_tokens=2, seed=7
     )
 
+
+# Scores, several texts, receipts.
+
+TIME = {"id": 5, "text": " time", "logprob": -0.25, "special": False}
+TIMES = {"id": 6, "text": " times", "logprob": -1.5, "special": False}
+SCORED = Token(
+    id=5,
+    text=" time",
+    logprob=-0.25,
+    special=False,
+    alternatives=(
+        Alternative(text=" time", logprob=-0.25, id=5),
+        Alternative(text=" times", logprob=-1.5, id=6),
+    ),
+)
+SPOKEN = {
+    "token": "Par",
+    "logprob": -0.5,
+    "bytes": [80, 97, 114],
+    "top_logprobs": [{"token": "Lon", "logprob": -0.1, "bytes": [76, 111, 110]}],
+}
+HEARD = Token(
+    id=None, text="Par", logprob=-0.5, special=False, alternatives=(Alternative(text="Lon", logprob=-0.1),)
+)
+
+
+def test_generate_asks_for_several_scored_texts_in_tgis_words(
+    connect: Connect, server: ScriptedServer
+) -> None:
+    other = {
+        "generated_text": " a",
+        "finish_reason": "length",
+        "generated_tokens": 1,
+        "seed": 7,
+        "tokens": [],
+    }
+    details = {
+        "finish_reason": "timeout",
+        "generated_tokens": 1,
+        "seed": 7,
+        "tokens": [TIME],
+        "top_tokens": [[TIME, TIMES]],
+        "best_of_sequences": [other],
+    }
+    server.on("/generate", says({"generated_text": " time", "details": details, "receipt": {"hash": "0"}}))
+    result = connect(server.url).call(
+        "generate",
+        "Once upon a",
+        n=2,
+        temperature=0.5,
+        top_logprobs=2,
+        priority=1,
+        timeout_s=0.5,
+        receipt=True,
+    )
+    assert server.asked[0].body["parameters"] == {
+        "best_of": 2,
+        "temperature": 0.5,
+        "do_sample": True,
+        "top_n_tokens": 2,
+        "priority": 1,
+        "timeout": 0.5,
+        "receipt": True,
+        "details": True,
+    }
+    assert result.tokens == (SCORED,)
+    assert (result.finish_reason, result.receipt) == ("timeout", {"hash": "0"})
+    assert [(text.text, text.finish_reason) for text in result.others] == [(" a", "length")]
+
+
+def test_a_stream_tells_the_alternatives_of_each_token(connect: Connect, server: ScriptedServer) -> None:
+    event = token_event(5, " time", whole=" time", finish_reason="length")
+    event |= {"token": TIME, "top_tokens": [TIME, TIMES], "receipt": {"hash": "0"}}
+    server.on("/generate_stream", streams(event))
+    (piece,) = connect(server.url).pieces("stream", "a", top_logprobs=2)
+    assert piece.token == SCORED
+    assert piece.result is not None
+    assert (piece.result.tokens, piece.result.receipt) == ((SCORED,), {"hash": "0"})
+
+
+def test_chat_asks_for_several_scored_texts_in_openais_words(
+    connect: Connect, server: ScriptedServer
+) -> None:
+    choices = [
+        {
+            "message": {"role": "assistant", "content": text},
+            "finish_reason": "stop",
+            "logprobs": {"content": [SPOKEN]},
+            "receipt": {"hash": text},
+        }
+        for text in ("Par", "Rom")
+    ]
+    server.on("/v1/chat/completions", says({"choices": choices}))
+    result = connect(server.url).call("chat", "?", n=2, top_logprobs=1, timeout_s=0.5, receipt=True)
+    body = server.asked[0].body
+    del body["messages"]
+    assert body == {"n": 2, "logprobs": True, "top_logprobs": 1, "timeout": 0.5, "receipt": True}
+    assert (result.text, result.tokens, result.receipt) == ("Par", (HEARD,), {"hash": "Par"})
+    assert [(text.text, text.receipt) for text in result.others] == [("Rom", {"hash": "Rom"})]
+
+
+def test_a_streamed_chat_ends_with_its_tokens_and_its_receipt(
+    connect: Connect, server: ScriptedServer
+) -> None:
+    piece = {"delta": {"content": "Par"}, "finish_reason": None, "logprobs": {"content": [SPOKEN]}}
+    end = {"delta": {}, "finish_reason": "stop", "logprobs": None, "receipt": {"hash": "0"}}
+    server.on("/v1/chat/completions", streams({"choices": [piece]}, {"choices": [end]}, "[DONE]"))
+    *_, last = connect(server.url).pieces("stream_chat", "?", top_logprobs=1)
+    assert last.result is not None
+    assert (last.result.tokens, last.result.receipt) == ((HEARD,), {"hash": "0"})
+
+
+@pytest.mark.parametrize("method", ["stream", "stream_chat"])
+def test_a_stream_is_one_text(connect: Connect, server: ScriptedServer, method: str) -> None:
+    with pytest.raises(ValueError, match="`n` does not go with a stream"):
+        list(connect(server.url).pieces(method, "a", n=2))
+    assert server.asked == []
+
+
+@pytest.mark.parametrize(
+    ("answer", "verdict"),
+    [
+        ({"verdict": "identical", "tokens": 20}, Verdict(verdict="identical")),
+        (
+            {"verdict": "different", "index": 3, "expected": 5, "got": None},
+            Verdict(verdict="different", index=3, expected=5),
+        ),
+    ],
+)
+def test_a_receipt_is_verified(
+    connect: Connect, server: ScriptedServer, answer: dict[str, Any], verdict: Verdict
+) -> None:
+    server.on("/v1/verify", says(answer))
+    assert connect(server.url).call("verify", {"hash": "0"}, model="m") == verdict
+    assert server.asked[0].body == {"receipt": {"hash": "0"}, "model": "m", "force": False}
+
+
+# What encoders do, and what is loaded.
 
 CAPITAL = {"score": 0.8, "token": 5, "token_str": "capital", "sequence": "the capital"}
 HEART = {"score": 0.1, "token": 6, "token_str": "heart", "sequence": "the heart"}

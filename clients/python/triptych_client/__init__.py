@@ -28,10 +28,21 @@ from triptych_client._errors import (
     Unauthorized,
     UnexpectedAnswer,
 )
-from triptych_client._types import Generation, MaskCandidate, Message, ModelCard, Options, Piece, Token
+from triptych_client._types import (
+    Alternative,
+    Generation,
+    MaskCandidate,
+    Message,
+    ModelCard,
+    Options,
+    Piece,
+    Token,
+    Verdict,
+)
 from triptych_client._version import __version__
 
 __all__ = [
+    "Alternative",
     "AsyncClient",
     "AsyncStream",
     "Client",
@@ -56,5 +67,6 @@ __all__ = [
     "TriptychError",
     "Unauthorized",
     "UnexpectedAnswer",
+    "Verdict",
     "__version__",
 ]

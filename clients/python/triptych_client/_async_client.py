@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -27,7 +27,7 @@ from triptych_client._transport import (
     settings,
     wait_before_retry_s,
 )
-from triptych_client._types import Generation, MaskCandidate, Message, ModelCard, Options, Piece
+from triptych_client._types import Generation, MaskCandidate, Message, ModelCard, Options, Piece, Verdict
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
@@ -114,6 +114,12 @@ class AsyncClient:
         return await self._call(
             _protocol.embed(batch, normalize=normalize, truncate=truncate, dimensions=dimensions, model=model)
         )
+
+    async def verify(
+        self, receipt: Mapping[str, Any], *, model: str | None = None, force: bool = False
+    ) -> Verdict:
+        """As `Client.verify`."""
+        return await self._call(_protocol.verify(receipt, model=model, force=force))
 
     async def models(self) -> list[ModelCard]:
         """As `Client.models`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -27,7 +27,7 @@ from triptych_client._transport import (
     settings,
     wait_before_retry_s,
 )
-from triptych_client._types import Generation, MaskCandidate, Message, ModelCard, Options, Piece
+from triptych_client._types import Generation, MaskCandidate, Message, ModelCard, Options, Piece, Verdict
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
@@ -136,6 +136,14 @@ class Client:
         return self._call(
             _protocol.embed(batch, normalize=normalize, truncate=truncate, dimensions=dimensions, model=model)
         )
+
+    def verify(self, receipt: Mapping[str, Any], *, model: str | None = None, force: bool = False) -> Verdict:
+        """Have a text made again from the `receipt` of its `Generation`, and compared.
+
+        model: what the receipt's model is called here, if it is called otherwise.
+        force: make it again even where weights or machine are others, and a difference proves nothing.
+        """
+        return self._call(_protocol.verify(receipt, model=model, force=force))
 
     def models(self) -> list[ModelCard]:
         """What is loaded."""

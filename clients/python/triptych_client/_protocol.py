@@ -6,15 +6,26 @@ Nothing here touches a socket, so `Client` and `AsyncClient` are thin shells tha
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
 from triptych_client._failures import Headers
 from triptych_client._fields import field, first, optional, unlike
-from triptych_client._readers import ChatReader, PieceReader, TokenReader, chat_generation, read_token
-from triptych_client._types import Generation, MaskCandidate, Message, ModelCard, Options
+from triptych_client._readers import (
+    ChatReader,
+    PieceReader,
+    TokenReader,
+    chat_generation,
+    read_scored,
+    read_token,
+)
+from triptych_client._types import Generation, MaskCandidate, Message, ModelCard, Options, Verdict
 
 T = TypeVar("T")
+
+TGI_NAMES = {"n": "best_of", "top_logprobs": "top_n_tokens", "timeout_s": "timeout"}
+OPENAI_NAMES = {"max_new_tokens": "max_tokens", "timeout_s": "timeout"}
+"""What the dialects call some of the options; the others go by their own names."""
 
 CHOOSING = ("temperature", "top_k", "top_p", "min_p")  # any of these asks for sampling
 
@@ -50,7 +61,7 @@ def generate(prompt: str, options: Options) -> Call[Generation]:
 
 
 def stream(prompt: str, options: Options) -> StreamCall:
-    body = _generate_body(prompt, options)
+    body = _generate_body(prompt, _of_one_text(options))
     return StreamCall(path="/generate_stream", body=body, reader=lambda headers: TokenReader())
 
 
@@ -59,7 +70,11 @@ def chat(messages: str | Sequence[Message], options: Options) -> Call[Generation
 
 
 def stream_chat(messages: str | Sequence[Message], options: Options) -> StreamCall:
-    body = {**_chat_body(messages, options), "stream": True, "stream_options": {"include_usage": True}}
+    body = {
+        **_chat_body(messages, _of_one_text(options)),
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
     return StreamCall(path="/v1/chat/completions", body=body, reader=ChatReader)
 
 
@@ -79,12 +94,17 @@ def embed(
     return Call(path="/embed", body=body, read=lambda answer, headers: _read_vectors(answer, len(texts)))
 
 
+def verify(receipt: Mapping[str, Any], *, model: str | None, force: bool) -> Call[Verdict]:
+    body = {"receipt": dict(receipt), "force": force, **_given({"model": model})}
+    return Call(path="/v1/verify", body=body, read=_read_verdict)
+
+
 def models() -> Call[list[ModelCard]]:
     return Call(path="/v1/models", read=_read_models)
 
 
 def _generate_body(prompt: str, options: Options) -> dict[str, Any]:
-    parameters = _checked(options)
+    parameters = _renamed(_checked(options), TGI_NAMES)
     model = parameters.pop("model", None)
     if (
         parameters.get("temperature") == 0
@@ -96,9 +116,9 @@ def _generate_body(prompt: str, options: Options) -> dict[str, Any]:
 
 
 def _chat_body(messages: str | Sequence[Message], options: Options) -> dict[str, Any]:
-    parameters = _checked(options)
-    if "max_new_tokens" in parameters:
-        parameters["max_tokens"] = parameters.pop("max_new_tokens")
+    parameters = _renamed(_checked(options), OPENAI_NAMES)
+    if "top_logprobs" in parameters:
+        parameters["logprobs"] = True
     turns = [Message(role="user", content=messages)] if isinstance(messages, str) else list(messages)
     return {"messages": turns, **parameters}
 
@@ -115,6 +135,16 @@ def _checked(options: Options) -> dict[str, Any]:
     return given
 
 
+def _renamed(parameters: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    return {names.get(name, name): value for name, value in parameters.items()}
+
+
+def _of_one_text(options: Options) -> Options:
+    if options.get("n") not in (None, 1):
+        raise ValueError("`n` does not go with a stream, which is one text")
+    return options
+
+
 def _given(values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
@@ -127,6 +157,21 @@ def _read_generation(answer: Any, headers: Headers) -> Generation:
     if isinstance(answer, list) and len(answer) == 1:
         answer = answer[0]
     details = optional(answer, "details", dict) or {}
+    best = _read_sequence(answer, details, headers)
+    others = optional(details, "best_of_sequences", list) or ()
+    return replace(
+        best,
+        others=tuple(_read_sequence(other, other, headers) for other in others),
+        receipt=optional(answer, "receipt", dict),
+    )
+
+
+def _read_sequence(answer: Any, details: Any, headers: Headers) -> Generation:
+    """One text of TGI's, and what is told of it."""
+    tokens = optional(details, "tokens", list) or ()
+    tops = optional(details, "top_tokens", list) or [None] * len(tokens)
+    if len(tops) != len(tokens):
+        raise unlike("`top_tokens` of each token", details)
     prompt_tokens = headers.get("x-prompt-tokens", "")
     return Generation(
         text=field(answer, "generated_text", str),
@@ -134,18 +179,27 @@ def _read_generation(answer: Any, headers: Headers) -> Generation:
         prompt_tokens=int(prompt_tokens) if prompt_tokens.isdecimal() else None,
         generated_tokens=optional(details, "generated_tokens", int),
         seed=optional(details, "seed", int),
-        tokens=tuple(read_token(token) for token in optional(details, "tokens", list) or ()),
+        tokens=tuple(read_token(token, top) for token, top in zip(tokens, tops, strict=True)),
     )
 
 
 def _read_chat(answer: Any, headers: Headers) -> Generation:
-    choice = first(field(answer, "choices", list), "choices")
-    message = field(choice, "message", dict)
-    return chat_generation(
-        optional(message, "content", str) or "",
-        finish_reason=optional(choice, "finish_reason", str),
-        usage=optional(answer, "usage", dict),
-        headers=headers,
+    usage = optional(answer, "usage", dict)
+
+    def read(choice: Any) -> Generation:
+        text = optional(field(choice, "message", dict), "content", str) or ""
+        return chat_generation(choice, text, tokens=read_scored(choice), usage=usage, headers=headers)
+
+    choices = field(answer, "choices", list)
+    return replace(read(first(choices, "choices")), others=tuple(read(choice) for choice in choices[1:]))
+
+
+def _read_verdict(answer: Any, headers: Headers) -> Verdict:
+    return Verdict(
+        verdict=field(answer, "verdict", str),
+        index=optional(answer, "index", int),
+        expected=optional(answer, "expected", int),
+        got=optional(answer, "got", int),
     )
 
 

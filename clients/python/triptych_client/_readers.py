@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from triptych_client._errors import StreamTruncated
 from triptych_client._failures import Headers, read_error
 from triptych_client._fields import field, optional, parse_json
 from triptych_client._sse import EventDecoder
-from triptych_client._types import Generation, Piece, Token
+from triptych_client._types import Alternative, Generation, Piece, Token
 
 
 class PieceReader(ABC):
@@ -48,18 +48,17 @@ class TokenReader(PieceReader):
 
     def _read(self, data: str) -> Piece:
         event = parse_event(data)
-        token = read_token(field(event, "token", dict))
+        token = read_token(field(event, "token", dict), optional(event, "top_tokens", list))
         self._tokens.append(token)
         text = "" if token.special else token.text
         whole = optional(event, "generated_text", str)
         if whole is None:
             return Piece(text=text, token=token)
         self.ended = True
-        return Piece(
-            text=text, token=token, result=self._result(whole, optional(event, "details", dict) or {})
-        )
+        return Piece(text=text, token=token, result=self._result(whole, event))
 
-    def _result(self, text: str, details: dict[str, Any]) -> Generation:
+    def _result(self, text: str, event: dict[str, Any]) -> Generation:
+        details = optional(event, "details", dict) or {}
         return Generation(
             text=text,
             finish_reason=optional(details, "finish_reason", str),
@@ -67,6 +66,7 @@ class TokenReader(PieceReader):
             generated_tokens=optional(details, "generated_tokens", int),
             seed=optional(details, "seed", int),
             tokens=tuple(self._tokens),
+            receipt=optional(event, "receipt", dict),
         )
 
 
@@ -76,7 +76,8 @@ class ChatReader(PieceReader):
     def __init__(self, headers: Headers) -> None:
         super().__init__()
         self._headers = headers
-        self._finish_reason: str | None = None
+        self._finish: dict[str, Any] = {}
+        self._tokens: list[Token] = []
         self._usage: dict[str, Any] | None = None
 
     def _read(self, data: str) -> Piece | None:
@@ -89,13 +90,15 @@ class ChatReader(PieceReader):
         return self._read_choice(choices[0]) if choices else None
 
     def _read_choice(self, choice: Any) -> Piece | None:
-        self._finish_reason = optional(choice, "finish_reason", str) or self._finish_reason
+        if optional(choice, "finish_reason", str) is not None:
+            self._finish = choice
+        self._tokens += read_scored(choice)
         text = optional(optional(choice, "delta", dict) or {}, "content", str)
         return Piece(text=text) if text else None
 
     def _result(self) -> Generation:
         return chat_generation(
-            self.text, finish_reason=self._finish_reason, usage=self._usage, headers=self._headers
+            self._finish, self.text, tokens=self._tokens, usage=self._usage, headers=self._headers
         )
 
 
@@ -107,24 +110,54 @@ def parse_event(data: str) -> Any:
     return event
 
 
-def read_token(token: Any) -> Token:
+def read_token(token: Any, top: list[Any] | None = None) -> Token:
+    """TGI's token, and what its dialect tells beside it."""
     logprob = optional(token, "logprob", (int, float))
     return Token(
         id=field(token, "id", int),
         text=field(token, "text", str),
         logprob=None if logprob is None else float(logprob),
         special=field(token, "special", bool),
+        alternatives=tuple(_read_alternative(other, "text") for other in top or ()),
+    )
+
+
+def read_scored(choice: Any) -> list[Token]:
+    """The tokens of one OpenAI choice, or of a piece of it; none unless scores were asked for."""
+    content = optional(optional(choice, "logprobs", dict) or {}, "content", list)
+    return [
+        Token(
+            id=None,
+            text=field(entry, "token", str),
+            logprob=float(field(entry, "logprob", (int, float))),
+            special=False,
+            alternatives=tuple(
+                _read_alternative(other, "token") for other in field(entry, "top_logprobs", list)
+            ),
+        )
+        for entry in content or ()
+    ]
+
+
+def _read_alternative(other: Any, text: str) -> Alternative:
+    return Alternative(
+        text=field(other, text, str),
+        logprob=float(field(other, "logprob", (int, float))),
+        id=optional(other, "id", int),
     )
 
 
 def chat_generation(
-    text: str, *, finish_reason: str | None, usage: dict[str, Any] | None, headers: Headers
+    choice: Any, text: str, *, tokens: Sequence[Token], usage: dict[str, Any] | None, headers: Headers
 ) -> Generation:
+    """What `choice` says about its ending, around what it said."""
     seed = headers.get("x-seed", "")
     return Generation(
         text=text,
-        finish_reason=finish_reason,
+        finish_reason=optional(choice, "finish_reason", str),
         prompt_tokens=optional(usage or {}, "prompt_tokens", int),
         generated_tokens=optional(usage or {}, "completion_tokens", int),
         seed=int(seed) if seed.isdecimal() else None,
+        tokens=tuple(tokens),
+        receipt=optional(choice, "receipt", dict),
     )

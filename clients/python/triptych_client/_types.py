@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypedDict
+from typing import Any, TypedDict
 
 
 class Options(TypedDict, total=False):
@@ -22,6 +22,12 @@ class Options(TypedDict, total=False):
     stop: end before this string, or before the first of these, appears.
     ignore_eos: go on when the model would end its text.
     model: which of the loaded models, by name.
+    n: how many texts to write, each with other random numbers from the same seed; not for streams. The result
+        is the first of them, or from `generate` the most probable one, and the rest are its `others`.
+    top_logprobs: tell so many most probable tokens beside each one; for `chat`, tell tokens at all.
+    priority: requests with a higher one come first.
+    timeout_s: seconds after which the server ends the text where it stands: its `finish_reason` is "timeout".
+    receipt: tell what the text was made of, for `Client.verify`.
     """
 
     max_new_tokens: int | None
@@ -34,6 +40,11 @@ class Options(TypedDict, total=False):
     stop: str | Sequence[str] | None
     ignore_eos: bool | None
     model: str | None
+    n: int | None
+    top_logprobs: int | None
+    priority: int | None
+    timeout_s: float | None
+    receipt: bool | None
 
 
 class Message(TypedDict):
@@ -44,13 +55,26 @@ class Message(TypedDict):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Token:
-    """One generated token. `logprob` is natural; `special` tokens are no part of the text."""
+class Alternative:
+    """A token that might have stood there. `logprob` is natural; `chat` tells no `id`."""
 
-    id: int
+    text: str
+    logprob: float
+    id: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Token:
+    """One generated token. `logprob` is natural; `special` tokens are no part of the text.
+
+    `chat` tells no `id`. The `alternatives` that were asked for are the most probable first.
+    """
+
+    id: int | None
     text: str
     logprob: float | None
     special: bool
+    alternatives: tuple[Alternative, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +82,9 @@ class Generation:
     """A finished text.
 
     `finish_reason` is the server's word: "length", "eos_token" or "stop_sequence" from `generate` and
-    `stream`, "length" or "stop" from `chat`. `tokens` is empty where only text is sent, as for `chat`.
+    `stream`, "length" or "stop" from `chat`, "timeout" from all where `timeout_s` was given. `tokens` is
+    empty where only text is sent, as for `chat` without `top_logprobs`. `others` are further texts, if `n`
+    asked for them; token counts of a `chat` are those of all together.
     """
 
     text: str
@@ -67,6 +93,23 @@ class Generation:
     generated_tokens: int | None = None
     seed: int | None = None
     tokens: tuple[Token, ...] = ()
+    others: tuple[Generation, ...] = ()
+    receipt: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What became of a receipt.
+
+    `verdict` is "identical"; "different", where token number `index` was `expected` and is `got` (None: the
+    text ended there; an `index` of None: only text or finish reason differ); or "other_fingerprint", where
+    the text was made by other weights or another kind of machine.
+    """
+
+    verdict: str
+    index: int | None = None
+    expected: int | None = None
+    got: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
