@@ -20,6 +20,10 @@ ROUTES: dict[str, dict[str, Any]] = {
 SCHEMA = {"type": "object", "properties": {"b": {"type": "string"}, "a": {"type": "integer"}}}
 
 
+def nested(depth: int) -> dict[str, Any]:
+    return {"not": nested(depth - 1)} if depth else {}
+
+
 def schema(source: object) -> Grammar:
     return Grammar(kind=GrammarKind.JSON_SCHEMA, source=json.dumps(source))
 
@@ -79,11 +83,20 @@ async def test_every_spelling_becomes_a_grammar(
         ({"structured_outputs": {}}, "exactly one of json, regex, choice, grammar, json_object"),
         ({"structured_outputs": {"regex": "a", "json_object": True}}, "exactly one of"),
         ({"structured_outputs": {"structural_tag": "x"}}, "structural_tag` is not supported yet"),
-        ({"structured_outputs": {"choice": []}}, "`structured_outputs.choice` cannot be empty"),
+        ({"structured_outputs": {"choice": []}}, "`structured_outputs`: there must be 1 to"),
+        ({"guided_choice": []}, "`guided_choice`: there must be 1 to"),
+        ({"guided_json": "{"}, "`guided_json`: "),
+        ({"guided_json": "[]"}, "`guided_json`: a JSON schema must be a JSON object"),
+        ({"guided_regex": "(" * 100}, "`guided_regex`: "),
+        ({"guided_grammar": "x" * 70_000}, "`guided_grammar`: "),
+        ({"response_format": {"type": "json_object", "value": nested(200)}}, "`response_format`: "),
         ({"structured_outputs": {"colour": "red"}}, "unknown field `structured_outputs.colour`"),
         ({"guided_json": 5}, "`guided_json` must be a JSON schema, as an object or as text"),
-        ({"guided_regex": "a", "guided_choice": ["b"]}, "only one of"),
-        ({"guided_regex": "a", "response_format": {"type": "json_object"}}, "only one of"),
+        ({"guided_regex": "a", "guided_choice": ["b"]}, "`guided_regex` and `guided_choice` exclude"),
+        (
+            {"guided_regex": "a", "response_format": {"type": "json_object"}},
+            "`response_format` and `guided_regex` exclude each other",
+        ),
     ],
 )
 async def test_a_bad_wish_is_named(

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from server.api.fields import StrictBody, Text, Word, described, only
 from server.errors import InvalidRequest
+from server.grammar import GrammarError, check
 from server.request import Grammar, GrammarKind
 
 ANY_OBJECT: dict[str, Any] = {"type": "object"}
 
 Schema = dict[str, Any]
 SchemaOrText = Annotated[Schema | Text, described("a JSON schema, as an object or as text")]
-Choices = Annotated[list[Text], Field(min_length=1)]
 
 
 class JsonSchemaFormat(StrictBody):
@@ -34,7 +35,7 @@ class ResponseFormat(StrictBody):
     json_schema: JsonSchemaFormat | None = None
     value: Schema | None = None
 
-    def schema_of_text(self) -> Schema | None:
+    def to_grammar(self) -> Grammar | None:
         """None where the text is free. Raises InvalidRequest unless exactly what `type` needs is there."""
         if (self.type == "json_schema") != (self.json_schema is not None):
             needs = "needs" if self.type == "json_schema" else "has no use for"
@@ -45,7 +46,8 @@ class ResponseFormat(StrictBody):
             raise InvalidRequest("`value` goes with the type json_object", parameter="response_format")
         if self.type == "text":
             return None
-        return self.json_schema.schema_ if self.json_schema else self.value or ANY_OBJECT
+        schema = self.json_schema.schema_ if self.json_schema else self.value
+        return _grammar(GrammarKind.JSON_SCHEMA, ANY_OBJECT if schema is None else schema)
 
 
 class Structure(StrictBody):
@@ -53,16 +55,28 @@ class Structure(StrictBody):
 
     json_: SchemaOrText | None = Field(None, alias="json")
     regex: Text | None = None
-    choice: Choices | None = None
+    choice: list[Text] | None = None
     grammar: Text | None = None
     json_object: bool | None = None
     structural_tag: Annotated[Any, only()] = None
     whitespace_pattern: Annotated[Any, only()] = None
 
-    def grammars(self) -> list[Grammar]:
-        """One for each that is given."""
-        shapes = _grammars(schema=self.json_, regex=self.regex, choice=self.choice, ebnf=self.grammar)
-        return [*shapes, *(_grammars(schema=ANY_OBJECT) if self.json_object else ())]
+    def to_grammar(self) -> Grammar:
+        """Raises InvalidRequest unless there is exactly one."""
+        asked = (
+            _grammar(GrammarKind.JSON_SCHEMA, self.json_),
+            _grammar(GrammarKind.REGEX, self.regex),
+            _grammar(GrammarKind.CHOICE, self.choice),
+            _grammar(GrammarKind.EBNF, self.grammar),
+            _grammar(GrammarKind.JSON_SCHEMA, ANY_OBJECT if self.json_object else None),
+        )
+        given = [grammar for grammar in asked if grammar is not None]
+        if len(given) != 1:
+            raise InvalidRequest(
+                "`structured_outputs` needs exactly one of json, regex, choice, grammar, json_object",
+                parameter="structured_outputs",
+            )
+        return given[0]
 
 
 class StructuredBody(StrictBody):
@@ -72,57 +86,44 @@ class StructuredBody(StrictBody):
     structured_outputs: Structure | None = None
     guided_json: SchemaOrText | None = None
     guided_regex: Text | None = None
-    guided_choice: Choices | None = None
+    guided_choice: list[Text] | None = None
     guided_grammar: Text | None = None
+    """In the notation of Lark."""
 
     def to_grammar(self) -> Grammar | None:
-        """Raises InvalidRequest if more than one is given, or `structured_outputs` holds none."""
-        structure = self.structured_outputs.grammars() if self.structured_outputs else []
-        if self.structured_outputs and len(structure) != 1:
-            raise InvalidRequest(
-                "`structured_outputs` needs exactly one of json, regex, choice, grammar, json_object",
-                parameter="structured_outputs",
-            )
-        grammars = [*structure, *self._guided(), *self._formats()]
-        if len(grammars) > 1:
-            raise InvalidRequest(
-                "only one of `response_format`, `structured_outputs` and `guided_...` may shape the text",
-                parameter="structured_outputs" if structure else "response_format",
-            )
-        return grammars[0] if grammars else None
-
-    def _guided(self) -> list[Grammar]:
-        return _grammars(
-            schema=self.guided_json,
-            regex=self.guided_regex,
-            choice=self.guided_choice,
-            ebnf=self.guided_grammar,
-        )
-
-    def _formats(self) -> list[Grammar]:
-        schema = self.response_format.schema_of_text() if self.response_format else None
-        return _grammars(schema=schema)
+        """None where the text is free. Raises InvalidRequest, naming the field that cannot be followed."""
+        asked = {
+            "response_format": self.response_format.to_grammar() if self.response_format else None,
+            "structured_outputs": self.structured_outputs.to_grammar() if self.structured_outputs else None,
+            "guided_json": _grammar(GrammarKind.JSON_SCHEMA, self.guided_json),
+            "guided_regex": _grammar(GrammarKind.REGEX, self.guided_regex),
+            "guided_choice": _grammar(GrammarKind.CHOICE, self.guided_choice),
+            "guided_grammar": _grammar(GrammarKind.EBNF, self.guided_grammar),
+        }
+        given = {name: grammar for name, grammar in asked.items() if grammar is not None}
+        if len(given) > 1:
+            raise InvalidRequest(f"{_listed(given)} exclude each other", parameter=next(iter(given)))
+        for name, grammar in given.items():
+            _check(name, grammar)
+        return next(iter(given.values()), None)
 
 
-def _grammars(
-    *,
-    schema: Schema | str | None = None,
-    regex: str | None = None,
-    choice: list[str] | None = None,
-    ebnf: str | None = None,
-) -> list[Grammar]:
-    sources = {
-        GrammarKind.JSON_SCHEMA: schema if schema is None or isinstance(schema, str) else _json(schema),
-        GrammarKind.REGEX: regex,
-        GrammarKind.CHOICE: None if choice is None else _json(choice),
-        GrammarKind.EBNF: ebnf,
-    }
-    return [Grammar(kind=kind, source=source) for kind, source in sources.items() if source is not None]
-
-
-def _json(value: Any) -> str:
-    """Keys keep their order: it is the order in which they will be written."""
+def _grammar(kind: GrammarKind, source: Any) -> Grammar | None:
+    """`source` may be the JSON of a schema or of choices, whose order is kept: it is that of the text."""
+    if source is None:
+        return None
     try:
-        return json.dumps(value)
+        return Grammar(kind=kind, source=source if isinstance(source, str) else json.dumps(source))
     except RecursionError:
         raise InvalidRequest("the JSON schema is nested too deeply") from None
+
+
+def _listed(names: Iterable[str]) -> str:
+    return " and ".join(f"`{name}`" for name in names)
+
+
+def _check(name: str, grammar: Grammar) -> None:
+    try:
+        check(grammar)
+    except GrammarError as error:
+        raise GrammarError(f"`{name}`: {error}", parameter=name) from None
