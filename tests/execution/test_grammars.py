@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -18,7 +19,7 @@ pytest.importorskip("llguidance")  # of the extra `structured`
 
 from models.errors import SourceUnreachable
 from models.weights.sources import SMOLLM2, resolve
-from server.execution.grammars.matcher import CompiledGrammar
+from server.execution.grammars.matcher import ALLOWANCE_PER_TOKEN_S, ALLOWANCE_S, CompiledGrammar
 from server.execution.grammars.tokens import Tokens
 from server.execution.sampling import Row, sample
 from server.grammar import GrammarError
@@ -340,6 +341,29 @@ def test_a_token_that_was_not_allowed_is_a_failure_that_ends_the_text() -> None:
     assert "grammar" in matcher.failure
     assert matcher.over
     assert bits(matcher.allowed()) == [END]
+
+
+def test_a_grammar_that_gets_slower_with_every_token_is_given_up_in_time() -> None:
+    matcher = compiled('start: s\ns: s s | s s s | "a" | ""').matcher()
+    (a,) = tokenizer_of("byte level").encode("a")
+    started, length = time.thread_time(), 0
+    while not matcher.over:
+        assert a in bits(matcher.allowed())
+        matcher.advance(a)
+        length += 1
+    assert length > 20
+    assert time.thread_time() - started < 10 * (ALLOWANCE_S + length * ALLOWANCE_PER_TOKEN_S)
+    assert matcher.failure == "the grammar is too ambiguous: following it takes too long"
+    assert bits(matcher.allowed()) == [END]
+
+
+def test_a_long_text_of_a_plain_grammar_is_not_given_up() -> None:
+    matcher = compiled("(a|b)*", GrammarKind.REGEX).matcher()
+    (a,) = tokenizer_of("byte level").encode("a")
+    for _ in range(3000):
+        assert a in bits(matcher.allowed())
+        matcher.advance(a)
+    assert (matcher.failure, matcher.complete, matcher.over) == (None, True, False)
 
 
 # --- vocabularies that cannot ----------------------------------------------------------------------------

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
@@ -14,6 +16,11 @@ from server.request import Grammar
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher
+
+# What following a text may cost, in seconds of processor time: so much at once, and so much more a token.
+# Usual are 0.00005 a token. A rule like `s: s s | s s s | "a"` takes longer for each token than for the last.
+ALLOWANCE_S = 0.1
+ALLOWANCE_PER_TOKEN_S = 0.001
 
 
 class CompiledGrammar:
@@ -54,11 +61,12 @@ class Matcher:
         self._within = tokens.textual & ~self._ends
         self._allowed: Tensor | None = None
         self._ended = False
+        self._allowance_s = ALLOWANCE_S
 
     @property
     def over(self) -> bool:
         """Nothing more can follow: a sequence may end here without waiting for a stop token."""
-        return self._ended or self._parser.is_stopped()
+        return self._ended or self._exhausted or self._parser.is_stopped()
 
     @property
     def complete(self) -> bool:
@@ -68,13 +76,15 @@ class Matcher:
     @property
     def failure(self) -> str | None:
         """Why the text will not become what the grammar says: one sentence; None while it can."""
+        if self._exhausted:
+            return "the grammar is too ambiguous: following it takes too long"
         message = self._parser.get_error()
         return f"the text cannot follow the grammar: {reason(message, self._kind)}" if message else None
 
     def allowed(self) -> Tensor:
         """[vocabulary / 32, rounded up] int32: bit t % 32 of word t // 32 is set if token t may come next.
 
-        Not to be written to. Takes some ten microseconds as a rule, and 15 ms at most.
+        Not to be written to.
         """
         if self._allowed is None:
             self._allowed = self._last if self.over else self._compute()
@@ -85,14 +95,30 @@ class Matcher:
         self._allowed = None
         if token in self._stop_tokens:
             self._ended = True
-        elif not self._ended:
-            self._parser.consume_token(token)
+        elif not (self._ended or self._exhausted):
+            self._allowance_s += ALLOWANCE_PER_TOKEN_S
+            with self._metered():
+                self._parser.consume_token(token)
 
     def _compute(self) -> Tensor:
         grammatical = torch.empty_like(self._within)
-        self._parser.unsafe_compute_mask_ptr(grammatical.data_ptr(), grammatical.nbytes)
+        with self._metered():
+            self._parser.unsafe_compute_mask_ptr(grammatical.data_ptr(), grammatical.nbytes)
         allowed = grammatical & self._within
         if self._parser.is_accepting():
             allowed |= self._ends
         # Nothing is left if llguidance gave up, or if only a stop token goes on: it then ends the text short.
         return allowed if allowed.any() else self._last
+
+    @property
+    def _exhausted(self) -> bool:
+        return self._allowance_s < 0
+
+    @contextmanager
+    def _metered(self) -> Iterator[None]:
+        """By the processor's time: a machine that is busy with other things is no fault of the grammar."""
+        started = time.thread_time()
+        try:
+            yield
+        finally:
+            self._allowance_s -= time.thread_time() - started
