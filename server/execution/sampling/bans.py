@@ -28,7 +28,7 @@ def restricts(row: Row) -> bool:
         or sampling.logit_bias
         or sampling.bad_words
         or sampling.no_repeat_ngram
-        or sampling.min_new_tokens
+        or row.generated < sampling.min_new_tokens
     )
 
 

@@ -1,9 +1,8 @@
 """The list of tokens from which one is drawn, and what can be known of it without sorting a vocabulary.
 
-A row is looked at as a list in falling order. The most probable `CANDIDATES` tokens nearly always decide.
-Where they cannot tell (`Undecided`), the whole vocabulary is sorted and everything is done again with it.
-Both lists begin alike, and both ways do the same arithmetic on what they share, so the choice is the same
-bit for bit.
+A row is looked at as a list in falling order. The most probable tokens nearly always decide. Where they
+cannot tell (`Undecided`), the whole vocabulary is sorted and everything is done again with it. Both lists
+begin alike, and both ways do the same arithmetic on what they share: the choice is the same bit for bit.
 """
 
 from __future__ import annotations
@@ -13,69 +12,17 @@ import sys
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-CANDIDATES = 256
+from server.execution.sampling.whole import Values, Whole, deviation, entropy, flatness
+
 TINY = sys.float_info.min
 
-Values = NDArray[np.float64]
 Tokens = NDArray[np.int64]
 
 
 class Undecided(Exception):
-    """These candidates are not the whole vocabulary, and the answer may lie beyond them."""
-
-
-@dataclass(frozen=True, slots=True)
-class Whole:
-    """A row before anything has narrowed it: both [vocabulary], float32; minus infinity is banned."""
-
-    scores: Tensor
-    logprobs: Tensor
-
-    @classmethod
-    def of(cls, scores: Tensor) -> Whole:
-        return cls(scores, scores.log_softmax(dim=-1))
-
-    @property
-    def possible(self) -> bool:
-        """Whether there is any token to choose: not in a row of NaN, nor without any finite logit."""
-        return bool(self.logprobs.isfinite().any())
-
-    def entropy(self) -> float:
-        """In nats."""
-        return entropy(_possible(self.logprobs))
-
-    def flatness(self) -> float:
-        """The entropy as a share of the most that so many possible tokens can have."""
-        return flatness(_possible(self.logprobs))
-
-    def deviation(self) -> float:
-        """The standard deviation of the logits."""
-        return deviation(_possible(self.scores))
-
-
-def entropy(logprobs: Values) -> float:
-    """Of the distribution `logprobs` [n], in nats."""
-    return float(-(np.exp(logprobs) * logprobs).sum())
-
-
-def flatness(logprobs: Values) -> float:
-    """The entropy of `logprobs` [n] in [0, 1]: as a share of log n."""
-    size = len(logprobs)
-    return min(max(entropy(logprobs) / math.log(size), 0.0), 1.0) if size > 1 else 0.0
-
-
-def deviation(logits: Values) -> float:
-    """Of the population `logits` [n]."""
-    return float(logits.std())
-
-
-def _possible(row: Tensor) -> Values:
-    values: Values = row[row > -torch.inf].double().numpy(force=True)
-    return values
+    """These candidates are not all there is, and the answer may lie beyond them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,61 +128,3 @@ class Candidates:
             return index
         self.require_all()
         return max(int(np.count_nonzero(self.weights)) - 1, 0)  # beyond the last by rounding only
-
-
-def most_probable(scores: Tensor, logprobs: Tensor) -> list[Candidates | None]:
-    """The top `CANDIDATES` of each row of `scores` [rows, vocabulary], with its `logprobs`.
-
-    topk takes any of those equal to its last, so these are left out. None: then there are none left, or the
-    row is not made of numbers.
-    """
-    size = scores.shape[-1]
-    best, tokens = scores.topk(min(CANDIDATES, size), dim=-1)
-    tokens, by_id = tokens.sort(dim=-1)
-    best, by_value = best.gather(1, by_id).sort(dim=-1, descending=True, stable=True)
-    tokens = tokens.gather(1, by_value)
-    last = torch.full_like(best[:, -1:], -torch.inf) if best.shape[-1] == size else best[:, -1:]
-    counts = (best > last).sum(dim=-1).tolist()
-    complete = (last[:, 0] == -torch.inf).tolist()
-    logits = best.double().numpy(force=True)
-    weights = np.exp(logprobs.gather(1, tokens).double().numpy(force=True))
-    ids = tokens.numpy(force=True)
-    return [
-        Candidates(
-            tokens=ids[i, :count],
-            logits=logits[i, :count],
-            weights=weights[i, :count],
-            mass=1.0,
-            complete=complete[i],
-            whole=Whole(scores[i], logprobs[i]),
-        )
-        if count and weights[i, 0] > 0
-        else None
-        for i, count in enumerate(counts)
-    ]
-
-
-def everything(whole: Whole) -> Candidates:
-    """All possible tokens of the row: the exact way, needed where the distribution is flat."""
-    scores = whole.scores.numpy(force=True)
-    tokens = falling(scores)[: int((scores > -np.inf).sum())]
-    weights = np.exp(whole.logprobs.numpy(force=True)[tokens].astype(np.float64))
-    return Candidates(
-        tokens=tokens,
-        logits=scores[tokens].astype(np.float64),
-        weights=weights,
-        mass=1.0,
-        complete=True,
-        whole=whole,
-    )
-
-
-def falling(scores: NDArray[np.float32]) -> Tokens:
-    """The order of `scores` [vocabulary], largest first, equals by index.
-
-    Sorts one integer for each, value above index: no two are equal, so the fastest sort is stable.
-    """
-    bits = (scores + np.float32(0.0)).view(np.int32)  # minus zero becomes zero: they are equal
-    rising = np.where(bits < 0, bits ^ np.int32(0x7FFFFFFF), bits).astype(np.int64)
-    keys = np.sort((~rising << 32) | np.arange(len(scores)))
-    return keys & 0xFFFFFFFF

@@ -12,17 +12,13 @@ from torch import Tensor
 
 from server.execution.randomness import uniform
 from server.execution.sampling.bans import restrict, restricts
-from server.execution.sampling.candidates import (
-    Candidates,
-    Undecided,
-    Whole,
-    everything,
-    most_probable,
-)
+from server.execution.sampling.candidates import Candidates, Undecided
 from server.execution.sampling.mirostat import first_bound, next_bound, within_bound
+from server.execution.sampling.ranking import everything, top
 from server.execution.sampling.row import Drawn, Row
 from server.execution.sampling.stages import asked, change_row, follow, split
-from server.execution.scores import most_probable as best_alternatives
+from server.execution.sampling.whole import Whole
+from server.execution.scores import most_probable
 from server.request import Stage
 from server.scheduling.plan import Scored
 
@@ -56,7 +52,7 @@ def sample(logits: Tensor, rows: Seq[Row]) -> list[Drawn]:
 
 
 def _alternatives(logprobs: Tensor, row: Row) -> tuple[tuple[int, float], ...]:
-    return best_alternatives(logprobs[None], row.alternatives)[0] if row.alternatives else ()
+    return most_probable(logprobs[None], row.alternatives)[0] if row.alternatives else ()
 
 
 def _choose_special(logits: Tensor, logprobs: Tensor, rows: Seq[Row]) -> Iterator[tuple[int, Choice]]:
@@ -78,7 +74,7 @@ def _draw_each(scores: Tensor, logprobs: Tensor, rows: Seq[Row]) -> Iterator[Cho
     changed = [_change(one, row, changes) for one, row, (changes, _) in zip(scores, rows, plans, strict=True)]
     if any(changed):
         logprobs = scores.log_softmax(dim=-1)
-    lists = most_probable(scores, logprobs)
+    lists = top(scores, logprobs)
     for i, (row, (_, stages)) in enumerate(zip(rows, plans, strict=True)):
         yield _draw(lists[i], Whole(scores[i], logprobs[i]), row, stages)
 

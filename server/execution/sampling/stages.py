@@ -12,11 +12,12 @@ from itertools import takewhile
 from torch import Tensor
 
 from server.execution.sampling import truncation
-from server.execution.sampling.candidates import Candidates, Whole
+from server.execution.sampling.candidates import Candidates
 from server.execution.sampling.dry import dry_penalty
 from server.execution.sampling.penalties import penalty
 from server.execution.sampling.row import Row
 from server.execution.sampling.temperature import temperature
+from server.execution.sampling.whole import Whole
 from server.request import Sampling, Stage
 
 CHANGES = frozenset({Stage.PENALTIES, Stage.DRY, Stage.TEMPERATURE})  # logits; the others narrow

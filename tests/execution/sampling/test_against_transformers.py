@@ -11,8 +11,9 @@ from transformers.generation import logits_process as theirs
 
 from server.execution.sampling import Row
 from server.execution.sampling.bans import restrict
-from server.execution.sampling.candidates import Whole, everything
+from server.execution.sampling.ranking import everything
 from server.execution.sampling.stages import asked, change_row, follow, split
+from server.execution.sampling.whole import Whole
 from server.request import Sampling
 
 TEXT = [3, 1, 2, 3, 1, 7, 1, 2, 5, 3, 1]

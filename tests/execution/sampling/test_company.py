@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from server.execution.sampling import Drawn, Row, candidates, sample
+from server.execution.sampling import Drawn, Row, ranking, sample
 from server.request import Dry, Mirostat, Sampling, Stage
 
 VOCABULARY = 700
@@ -56,7 +56,7 @@ def batch(seed: int, spread: float) -> tuple[torch.Tensor, list[Row]]:
 
 def looking_at(size: int, scores: torch.Tensor, rows: list[Row]) -> list[Drawn]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(candidates, "CANDIDATES", size)
+        patch.setattr(ranking, "CANDIDATES", size)
         return sample(scores, rows)
 
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from server.execution.sampling import Drawn, Row, candidates, sample, sampler, truncation
+from server.execution.sampling import Drawn, Row, ranking, sample, sampler, truncation
 from server.request import Dry, Mirostat, Sampling, Stage
 from tests.execution.sampling.reference import final_logits, probabilities
 
@@ -68,6 +68,9 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
 }
 
 
+NARROWING = sorted({stage.value for stage in Stage} & FIELDS.keys() | {"xtc_probability", "presence_penalty"})
+
+
 def sampling_with(names: frozenset[str]) -> st.SearchStrategy[Sampling]:
     orders = st.permutations(tuple(Stage)).map(tuple) | st.just(tuple(Stage))
     return st.builds(Sampling, order=orders, **{name: FIELDS[name] for name in sorted(names)})
@@ -79,7 +82,7 @@ def draw(logits: torch.Tensor, row: Row, numbers: list[float], coin: float, size
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sampler, "uniform", lambda seed, *_: numbers[seed])
         patch.setattr(truncation, "uniform", lambda *_: coin)
-        patch.setattr(candidates, "CANDIDATES", size)
+        patch.setattr(ranking, "CANDIDATES", size)
         return sample(logits.expand(len(rows), -1), rows)
 
 
@@ -132,6 +135,13 @@ def test_a_sampler_alone_equals_its_definition(name: str, data: st.DataObject) -
 @given(st.data())
 def test_samplers_in_any_company_and_order_equal_their_definitions(data: st.DataObject) -> None:
     names = data.draw(st.frozensets(st.sampled_from(sorted(FIELDS.keys() - {"mirostat"})), max_size=8))
+    check_any(data, data.draw(sampling_with(names)))
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.data())
+def test_what_narrows_sees_what_is_left(data: st.DataObject) -> None:
+    names = data.draw(st.frozensets(st.sampled_from(NARROWING), min_size=2, max_size=4))
     check_any(data, data.draw(sampling_with(names)))
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from server.execution.sampling import Row, candidates, sample
-from server.execution.sampling.candidates import falling
+from server.execution.sampling import Row, ranking, sample
+from server.execution.sampling.ranking import falling
 from server.request import Dry, Sampling, Stage
 
 FOUR = torch.tensor([[0.5, 0.3, 0.15, 0.05]]).log()
@@ -274,7 +274,7 @@ def test_a_flat_distribution_is_decided_beyond_the_candidates(monkeypatch: pytes
     scores = random_logits(spread=0.001)
     rows = [Row(sampling=Sampling(seed=seed), tokens=[1]) for seed in range(20)]
     by_candidates = [one(scores, row) for row in rows]
-    monkeypatch.setattr(candidates, "CANDIDATES", 1000)
+    monkeypatch.setattr(ranking, "CANDIDATES", 1000)
     assert [one(scores, row) for row in rows] == by_candidates
     best = set(scores[0].topk(256).indices.tolist())
     assert any(token not in best for token in by_candidates)
