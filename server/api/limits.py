@@ -36,6 +36,14 @@ class Limits:
                 f"`{parameter}` supports up to {self.max_inputs} inputs. Given: {count}", parameter=parameter
             )
 
+    def check_texts(self, prompts: int, samples: int) -> None:
+        """Refuse more texts in one answer than `max_inputs`: each is a request to the engine."""
+        if prompts * samples > self.max_inputs:
+            raise RequestTooLarge(
+                f"prompts x samples must be <= {self.max_inputs}. Given: {prompts} x {samples}",
+                parameter="n",
+            )
+
     def check_stop(self, stop: Sequence[str]) -> None:
         if len(stop) > self.max_stop_sequences:
             raise RequestTooLarge(

@@ -8,7 +8,10 @@ from typing import Any
 
 import pytest
 from httpx import AsyncClient
+from pydantic import BaseModel
 
+from server.api.openai.chat import ChatBody
+from server.api.openai.completions import CompletionBody
 from server.request import EmbedRequest, GenerateRequest, Sampling
 from tests.api.openai_wire import HI, asked, events
 from tests.fakes import FakeEngine
@@ -223,6 +226,65 @@ async def test_neutral_values_and_nulls_are_accepted(client: AsyncClient) -> Non
     for path, text in (("/v1/completions", {"prompt": "hi"}), ("/v1/chat/completions", {"messages": HI})):
         response = await client.post(path, json=text | body)
         assert response.status_code == 200, response.text
+
+
+async def test_every_sampler_arrives(client: AsyncClient, engine: FakeEngine) -> None:
+    body: dict[str, Any] = {
+        "seed": 5,
+        "typical_p": 0.9,
+        "presence_penalty": 0.5,
+        "frequency_penalty": -0.5,
+        "logit_bias": {"7": 5, "8": -100},
+        "dry_multiplier": 0.8,
+        "min_tokens": 2,
+        "bad_words": ["x"],
+        "stop_token_ids": [9],
+        "include_stop_str_in_output": True,
+    }
+    for path, text in (("/v1/completions", {"prompt": "hi"}), ("/v1/chat/completions", {"messages": HI})):
+        response = await client.post(path, json=body | text)
+        assert response.status_code == 200, response.text
+        request = asked(engine)[-1]
+        chosen = request.sampling
+        assert (chosen.typical_p, chosen.presence_penalty, chosen.frequency_penalty) == (0.9, 0.5, -0.5)
+        assert chosen.logit_bias == ((7, 5.0), (8, -100.0))
+        assert chosen.dry is not None
+        assert (chosen.dry.multiplier, chosen.min_new_tokens) == (0.8, 2)
+        assert (request.bad_words, request.stop_tokens, request.include_stop) == (("x",), (9,), True)
+
+
+NASTY: list[Any] = [
+    None,
+    True,
+    -1,
+    0,
+    0.5,
+    3,
+    10**30,
+    "",
+    "x",
+    "\x00",
+    [],
+    [None],
+    [[]],
+    [[5]],
+    {},
+    {"5": []},
+]
+BODIES: dict[str, tuple[type[BaseModel], dict[str, Any]]] = {
+    "/v1/completions": (CompletionBody, {"prompt": "hi"}),
+    "/v1/chat/completions": (ChatBody, {"messages": HI}),
+}
+
+
+@pytest.mark.parametrize("path", BODIES)
+async def test_no_value_breaks_a_parameter_and_every_refusal_names_it(client: AsyncClient, path: str) -> None:
+    kind, body = BODIES[path]
+    for name in kind.model_json_schema()["properties"]:
+        for value in NASTY:
+            response = await client.post(path, json=body | {name: value})
+            assert response.status_code in (200, 400, 404), (name, value, response.text)
+            assert response.status_code != 400 or name in response.text, (name, value, response.text)
 
 
 async def test_embeddings_as_floats(client: AsyncClient) -> None:

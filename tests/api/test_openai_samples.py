@@ -137,6 +137,14 @@ async def test_samples_that_are_not_sent_cost_too(served: Served, engine: FakeEn
     assert not engine.asked
 
 
+async def test_prompts_times_samples_are_bounded(served: Served, engine: FakeEngine) -> None:
+    async with served(engine, limits=Limits(max_inputs=5)) as client:
+        response = await client.post("/v1/completions", json={"prompt": ["a", "b"], "n": 3})
+    assert response.status_code == 400
+    assert response.json()["error"]["message"] == "prompts x samples must be <= 5. Given: 2 x 3"
+    assert not engine.asked
+
+
 async def test_a_deadline_ends_the_text_and_says_so(served: Served) -> None:
     engine = FakeEngine(expires_at=2)
     async with served(engine) as client:
