@@ -9,7 +9,7 @@ from __future__ import annotations
 from itertools import count
 
 from server.scheduling.fairness import PROMPT_WEIGHT, Shares
-from server.scheduling.pace import Pace
+from server.scheduling.pace import EncoderPace
 from server.scheduling.plan import EncodeStep
 from server.scheduling.sequence import Passage
 from server.scheduling.waiting import WaitingLine
@@ -23,7 +23,7 @@ class EncodingLane:
         self._model = model
         self._max_batch_tokens = max_batch_tokens
         self._max_passages = max_passages
-        self._pace = Pace(2)  # tokens, the step itself
+        self._pace = EncoderPace()
         self._shares = Shares()
         self._waiting = WaitingLine[Passage](self._shares)
         self._running = dict[int, Passage]()  # by id, while a step is under way
@@ -76,21 +76,17 @@ class EncodingLane:
 
     def apply(self, step: EncodeStep, seconds: float) -> list[Passage]:
         """Every passage of a step is finished by it, but those aborted meanwhile."""
-        self._pace.observe((step.num_tokens, 1), seconds)
+        self._pace.observe(step, seconds)
         return [passage for passage in step.passages if self.remove(passage.id) is not None]
 
+    @property
+    def pace(self) -> EncoderPace:
+        return self._pace
+
     def decoding_seconds(self) -> float:
+        """An encoder has no streams."""
         return 0.0
 
-    def tokens_within(self, seconds: float) -> int | None:
-        """How many tokens take so long; None while the pace is unknown."""
-        per_token, per_step = self._pace.weights
-        return int((seconds - per_step) / per_token) if per_token > 0.0 else None
-
-    def seconds_until_first(self, passage: Passage) -> float | None:
-        """Until it is answered, had this lane the device for itself; None while the pace is unknown."""
-        per_token, per_step = self._pace.weights
-        if per_token <= 0.0:
-            return None
-        tokens = self._waiting.tokens_before(passage) + len(passage.tokens)
-        return tokens * per_token + -(-tokens // self._max_batch_tokens) * per_step
+    def tokens_before(self, passage: Passage) -> int:
+        """Tokens to compute until it is answered, if it joined now: its own, and of others before it."""
+        return self._waiting.tokens_before(passage) + len(passage.tokens)

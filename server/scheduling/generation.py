@@ -15,9 +15,9 @@ from server.scheduling.blocks import BlockPool
 from server.scheduling.drafting import Drafting
 from server.scheduling.fairness import OUTPUT_WEIGHT, PROMPT_WEIGHT, Shares
 from server.scheduling.holdings import Holdings
-from server.scheduling.pace import Pace
+from server.scheduling.pace import DecoderPace
 from server.scheduling.plan import DecodeStep, Results, Sampled, Slice
-from server.scheduling.rotation import choose_rows, fair_row_limit
+from server.scheduling.rotation import FairStep, PromptBudget, choose_rows
 from server.scheduling.seats import Seats
 from server.scheduling.sequence import Sequence
 from server.scheduling.waiting import WaitingLine
@@ -45,7 +45,7 @@ class GenerationLane:
         self._model = model
         self._max_batch_tokens = max_batch_tokens
         self._drafting = Drafting() if speculation else None
-        self._pace = Pace(3)  # prompt tokens, rows, the step itself
+        self._pace = DecoderPace()
         self._shares = Shares()
         self._waiting = WaitingLine[Sequence](self._shares)
         self._seats = Seats(max_sequences, self._shares, blocks)
@@ -105,15 +105,14 @@ class GenerationLane:
         self._turn += 1
         self._plan = {}
         self._out_of_blocks = False
-        self._plan_rows()
+        fair = self._plan_rows()
         self._plan_drafts()
-        left = self._budget_left()
-        self._plan_prompts(left if prompt_tokens is None else min(left, prompt_tokens))
+        self._plan_prompts(self._prompt_budget(fair, prompt_tokens))
         return DecodeStep(model=self._model, slices=tuple(self._plan.values())) if self._plan else None
 
     def apply(self, step: DecodeStep, results: Results, seconds: float) -> list[Sequence]:
         """Record what a step produced in `seconds`; return the sequences that it finished."""
-        self._pace.observe(_features(step.slices), seconds)
+        self._pace.observe(step, seconds)
         finished = list[Sequence]()
         for piece in step.slices:
             sequence = piece.sequence
@@ -122,9 +121,13 @@ class GenerationLane:
             self._record(piece, results)
             if sequence.finish_reason is not None:
                 self.remove(sequence.id)
-                self._usual_output += (sequence.generated - self._usual_output) * LATEST_OUTPUT
+                self._note_output(sequence.generated)
                 finished.append(sequence)
         return finished
+
+    def _note_output(self, tokens: int) -> None:
+        known = self._usual_output
+        self._usual_output = tokens if known == 0.0 else known + LATEST_OUTPUT * (tokens - known)
 
     @property
     def num_decoding(self) -> int:
@@ -136,43 +139,25 @@ class GenerationLane:
         """Whether there is work beside the rows of streams."""
         return len(self._live) > self.num_decoding
 
+    @property
+    def pace(self) -> DecoderPace:
+        return self._pace
+
     def decoding_seconds(self) -> float:
         """What a step of its streams takes; 0.0 where there are none, or their pace is unknown."""
         rows = [sequence for sequence in self._seats if sequence.decoding]
-        return self._pace.seconds((0, self._row_limit(rows), 1)) if rows else 0.0
+        return self._pace.seconds(rows=self._fair_step(rows).max_rows) if rows else 0.0
 
-    def tokens_within(self, seconds: float) -> int | None:
-        """How many prompt tokens take so long, beside the streams' rows; None while their pace is unknown."""
-        per_token, _, per_step = self._pace.weights
-        if per_token <= 0.0:
-            return None
-        return int((seconds - (0.0 if self.num_decoding else per_step)) / per_token)
-
-    def beside_streams(self, step: DecodeStep) -> float:
-        """Which part of the time of a step went to prompts, between 0 and 1."""
-        prompt_tokens, rows, _ = _features(step.slices)
-        for_prompts = self._pace.seconds((prompt_tokens, 0, 0 if rows else 1))
-        total = self._pace.seconds((prompt_tokens, rows, 1))
-        return for_prompts / total if total > 0.0 else prompt_tokens / step.num_tokens
-
-    def seconds_until_first(self, sequence: Sequence) -> float | None:
-        """Until its first token, had this lane the device for itself; None while the pace is unknown."""
-        per_token, _, per_step = self._pace.weights
-        if per_token <= 0.0:
-            return None
+    def tokens_before(self, sequence: Sequence) -> int:
+        """Prompt tokens to compute until its first token, if it joined now: its own that the cache lacks,
+        and those of others before it."""
         running = sum(one.pending for one in self._seats if not one.decoding)
         own = len(sequence.tokens) - len(self._holdings.find(sequence)) * self.blocks.block_size
-        tokens = self._waiting.tokens_before(sequence) + running + own
-        steps = -(-tokens // self._max_batch_tokens)
-        return tokens * per_token + steps * per_step + self._seconds_until_seat()
+        return self._waiting.tokens_before(sequence) + running + own
 
-    def _seconds_until_seat(self) -> float:
+    def steps_until_seat(self) -> float:
         """Where all are taken, one becomes free each time that an answer of usual length is written."""
-        if not self._seats.full:
-            return 0.0
-        _, per_row, per_step = self._pace.weights
-        step_s = per_step + len(self._seats) * per_row
-        return (self.num_waiting + 1) * self._usual_output * step_s / len(self._seats)
+        return (self.num_waiting + 1) * self._usual_output / len(self._seats) if self._seats.full else 0.0
 
     def _record(self, piece: Slice, results: Results) -> None:
         sequence = piece.sequence
@@ -197,16 +182,17 @@ class GenerationLane:
         if piece.draft and self._drafting:
             self._drafting.learn(sequence, drafted=len(piece.draft), accepted=len(sampled.tokens) - 1)
 
-    def _plan_rows(self) -> None:
+    def _plan_rows(self) -> FairStep:
         rows = [sequence for sequence in self._seats if sequence.decoding]
-        for sequence in choose_rows(rows, min(self._row_limit(rows), self._max_batch_tokens)):
+        fair = self._fair_step(rows)
+        for sequence in choose_rows(rows, min(fair.max_rows, self._max_batch_tokens)):
             if self._make_room(sequence):
                 self._put(sequence, 1)
                 sequence.served = self._turn
+        return fair
 
-    def _row_limit(self, rows: list[Sequence]) -> int:
-        _, per_row, per_step = self._pace.weights
-        return fair_row_limit(rows, seconds_per_step=per_step, seconds_per_row=per_row)
+    def _fair_step(self, rows: list[Sequence]) -> FairStep:
+        return FairStep(rows, self._seats.num_tenants, self._pace)
 
     def _plan_drafts(self) -> None:
         """Only few streams draft, and never for more than half of what a step has left for prompts."""
@@ -218,19 +204,31 @@ class GenerationLane:
             if draft and self._holdings.grow(sequence, 1 + len(draft)):
                 self._put(sequence, 1 + len(draft), draft)
 
-    def _plan_prompts(self, budget: int) -> None:
-        """Whoever is first in line, running already or waiting, as far as `budget` tokens go."""
+    def _plan_prompts(self, budget: PromptBudget) -> None:
+        """Whoever is first in line, running already or waiting, as far as the budget goes."""
         behind = sorted((one for one in self._seats if one.pending > 1), key=self._rank, reverse=True)
-        head = self._next_head() if budget > 0 else None
-        while budget > 0 and (head is not None or behind):
-            if self._out_of_blocks:
-                head = None
+        head = self._next_head() if budget.tokens > 0 else None
+        while budget.tokens > 0 and (head is not None or behind):
             if head is not None and (not behind or self._rank(head) < self._rank(behind[-1])):
-                admitted = self._admit(head)
-                budget -= self._advance(head, budget) if admitted else 0
-                head = self._next_head() if admitted and budget > 0 else None
-            elif behind:
-                budget -= self._advance(behind.pop(), budget)
+                started = not self._out_of_blocks and self._start(head, budget)
+                head = self._next_head() if started else None
+            else:
+                self._advance(behind.pop(), budget)
+
+    def _prompt_budget(self, fair: FairStep, prompt_tokens: int | None) -> PromptBudget:
+        left = self._budget_left()
+        streams = (piece.sequence.tenant for piece in self._plan.values())
+        return PromptBudget(
+            tokens=left if prompt_tokens is None else min(left, prompt_tokens),
+            fair_tokens=fair.max_prompt_tokens(sum(piece.count for piece in self._plan.values())),
+            least_served=min((self._shares.served(tenant) for tenant in streams), default=0.0),
+        )
+
+    def _start(self, sequence: Sequence, budget: PromptBudget) -> bool:
+        if budget.left(self._shares.served(sequence.tenant)) <= 0 or not self._admit(sequence):
+            return False
+        self._advance(sequence, budget)
+        return True
 
     def _rank(self, sequence: Sequence) -> tuple[int, float, int]:
         return (-sequence.priority, self._shares.served(sequence.tenant), sequence.arrival)
@@ -261,14 +259,15 @@ class GenerationLane:
             self._shares.charge(sequence.tenant, PROMPT_WEIGHT * sequence.pending)
         return True
 
-    def _advance(self, sequence: Sequence, budget: int) -> int:
-        """Plan its next chunk; returns its size, 0 if it had to go."""
-        if not self._make_room(sequence):
-            return 0
-        size = min(sequence.pending, budget, self._holdings.room(sequence))
+    def _advance(self, sequence: Sequence, budget: PromptBudget) -> None:
+        """Plan its next chunk, if there is anything left for it, and it need not make room for others."""
+        served = self._shares.served(sequence.tenant)
+        if budget.left(served) <= 0 or not self._make_room(sequence):
+            return
+        size = min(sequence.pending, budget.left(served), self._holdings.room(sequence))
         self._holdings.grow(sequence, size)
         self._put(sequence, size)
-        return size
+        budget.spend(served, size)
 
     def _make_room(self, sequence: Sequence) -> bool:
         """Preempt others until it can grow by a token; False if it has to go itself, or already had to."""
@@ -301,17 +300,6 @@ class GenerationLane:
 
     def _budget_left(self) -> int:
         return self._max_batch_tokens - sum(piece.count for piece in self._plan.values())
-
-
-def _features(slices: Iterable[Slice]) -> tuple[int, int, int]:
-    """Of the pace: prompt tokens, rows (drafts are such, too), the step itself."""
-    prompt_tokens = rows = 0
-    for piece in slices:
-        if piece.count - len(piece.draft) == 1:
-            rows += piece.count
-        else:
-            prompt_tokens += piece.count
-    return prompt_tokens, rows, 1
 
 
 def _until_stop(tokens: Iterable[int], stop_tokens: frozenset[int]) -> list[int]:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence as Seq
 
-MEMORY = 0.97  # what a step still weighs after the next one: the last hundred or so count
+from server.scheduling.plan import DecodeStep, EncodeStep
+
+MEMORY = 0.95  # what a step still weighs after the next one: the last fifty or so count
 SWEEPS = 8
-OUTLIER = 4.0  # a step that took so many times what was foreseen is taken for that much
 
 
 class Pace:
     """A linear law, seconds = sum of weight x feature, none of its weights negative.
 
-    Least squares over relative errors, so that a step of one row counts as much as one of a thousand tokens
-    and a single stall does little; older steps fade. Solved by coordinate descent from the last solution,
-    which leaves alone what the steps so far cannot tell apart.
+    Least squares over relative errors, so that a step of one row counts as much as one of a thousand tokens,
+    and a stall for next to nothing: no law is off by more than all of it. Older steps fade. Solved by
+    coordinate descent from the last solution, which leaves alone what the steps so far cannot tell apart.
     """
 
     def __init__(self, features: int) -> None:
@@ -34,9 +35,6 @@ class Pace:
         """A step of these features took so long. Steps that took no time teach nothing."""
         if seconds <= 0.0:
             return
-        foreseen = self.seconds(features)
-        if foreseen > 0.0:
-            seconds = min(seconds, OUTLIER * foreseen)
         self._fade_in([feature / seconds for feature in features])
         for _ in range(SWEEPS):
             self._descend()
@@ -53,3 +51,67 @@ class Pace:
             if products[i] > 0.0:
                 rest = self.seconds(products) - self.weights[i] * products[i]
                 self.weights[i] = max(0.0, (self._targets[i] - rest) / products[i])
+
+
+class DecoderPace:
+    """Of a decoder: seconds by prompt tokens, by rows of streams (drafts are such, too), and by step."""
+
+    def __init__(self) -> None:
+        self._law = Pace(3)
+
+    @property
+    def per_token(self) -> float:
+        """0.0 while no prompt was measured."""
+        return self._law.weights[0]
+
+    @property
+    def per_row(self) -> float:
+        return self._law.weights[1]
+
+    @property
+    def per_step(self) -> float:
+        return self._law.weights[2]
+
+    def observe(self, step: DecodeStep, seconds: float) -> None:
+        self._law.observe((*_prompt_tokens_and_rows(step), 1), seconds)
+
+    def seconds(self, *, tokens: int = 0, rows: int = 0) -> float:
+        """A step of so many prompt tokens and rows; 0.0 for what is unknown."""
+        return self._law.seconds((tokens, rows, 1))
+
+    def prompt_part(self, step: DecodeStep) -> float:
+        """Which part of a step's time prompts took, between 0 and 1. Rows, if any, pay the step."""
+        tokens, rows = _prompt_tokens_and_rows(step)
+        total = self.seconds(tokens=tokens, rows=rows)
+        if not rows:
+            return 1.0
+        return tokens * self.per_token / total if total > 0.0 else tokens / step.num_tokens
+
+
+class EncoderPace:
+    """Of an encoder: seconds by token, and by step."""
+
+    def __init__(self) -> None:
+        self._law = Pace(2)
+
+    @property
+    def per_token(self) -> float:
+        """0.0 while nothing was measured."""
+        return self._law.weights[0]
+
+    @property
+    def per_step(self) -> float:
+        return self._law.weights[1]
+
+    def observe(self, step: EncodeStep, seconds: float) -> None:
+        self._law.observe((step.num_tokens, 1), seconds)
+
+
+def _prompt_tokens_and_rows(step: DecodeStep) -> tuple[int, int]:
+    tokens = rows = 0
+    for piece in step.slices:
+        if piece.count - len(piece.draft) == 1:
+            rows += piece.count
+        else:
+            tokens += piece.count
+    return tokens, rows

@@ -1,26 +1,68 @@
-"""Whose decode rows run in the next step, when not all of them may."""
+"""How much of a step each tenant gets, when several share it; and whose decode rows run, when not all may.
+
+Nobody's streams are slowed by more than the number of tenants explains: with k of them, a step lasts at most
+k times what the rows of the smallest would take alone. With one tenant nothing is limited.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence as Seq
+from dataclasses import dataclass
 
 from server.scheduling.fairness import max_min_shares
+from server.scheduling.pace import DecoderPace
 from server.scheduling.sequence import Sequence
 
+ROWS_PART = 0.75  # of what a step may last beyond the smallest tenant's own; prompts have the rest
 
-def fair_row_limit(rows: Seq[Sequence], *, seconds_per_step: float, seconds_per_row: float) -> int:
-    """How many rows a step may have, so that nobody's streams are slowed by more than their number explains.
 
-    With k tenants decoding, a step lasts at most k times what the rows of the smallest would take alone. One
-    tenant alone, or a device whose pace is unknown, has no limit.
-    """
-    sizes = Counter(row.tenant for row in rows)
-    if len(sizes) < 2 or seconds_per_row <= 0.0:
-        return len(rows)
-    smallest = min(sizes.values())
-    alone = seconds_per_step + smallest * seconds_per_row
-    return max(len(sizes) * smallest, int((len(sizes) * alone - seconds_per_step) / seconds_per_row))
+class FairStep:
+    """The limits of one step with these decode `rows`, while so many tenants have seats."""
+
+    def __init__(self, rows: Seq[Sequence], num_tenants: int, pace: DecoderPace) -> None:
+        self._pace = pace
+        self._rows = Counter(row.tenant for row in rows)
+        self._others = num_tenants - 1
+        smallest = min(self._rows.values(), default=0)
+        self._alone_s = pace.seconds(rows=smallest) if smallest else 0.0
+
+    @property
+    def max_rows(self) -> int:
+        """At least one for each tenant that has any."""
+        if len(self._rows) < 2 or self._pace.per_row <= 0.0:
+            return self._rows.total()
+        limit_s = self._alone_s * (1.0 + ROWS_PART * self._others)
+        return max(len(self._rows), int((limit_s - self._pace.per_step) / self._pace.per_row))
+
+    def max_prompt_tokens(self, rows: int) -> int | None:
+        """Beside so many rows, of tenants that were served more than one of those whose streams wait.
+
+        At least one, so that they go on; None: no limit.
+        """
+        if self._others < 1 or not self._rows or self._pace.per_token <= 0.0:
+            return None
+        left_s = self._alone_s * (1.0 + self._others) - self._pace.seconds(rows=rows)
+        return max(1, int(left_s / self._pace.per_token))
+
+
+@dataclass(slots=True, kw_only=True)
+class PromptBudget:
+    """Tokens that a step has for prompts: `fair_tokens` for tenants served more than `least_served`."""
+
+    tokens: int
+    fair_tokens: int | None
+    least_served: float
+
+    def left(self, served: float) -> int:
+        """For a tenant that was served so much."""
+        restricted = self.fair_tokens is not None and served > self.least_served
+        return min(self.tokens, self.fair_tokens or 0) if restricted else self.tokens
+
+    def spend(self, served: float, tokens: int) -> None:
+        self.tokens -= tokens
+        if self.fair_tokens is not None and served > self.least_served:
+            self.fair_tokens -= tokens
 
 
 def choose_rows(rows: Seq[Sequence], limit: int) -> list[Sequence]:

@@ -61,13 +61,12 @@ class Scheduler:
         """How long `item`, not yet queued, would wait for its first token or its answer, at the pace so far
         and behind what is queued before it; None while that pace is unknown."""
         lane = self.lanes[model]
-        if isinstance(item, Sequence):
-            assert isinstance(lane, GenerationLane), f"{model} is no decoder"
-            seconds = lane.seconds_until_first(item)
-        else:
+        if isinstance(item, Passage):
             assert isinstance(lane, EncodingLane), f"{model} is no encoder"
-            seconds = lane.seconds_until_first(item)
-        return None if seconds is None else seconds / self._turns.share(model)
+            return self._turns.seconds_for(model, lane.tokens_before(item))
+        assert isinstance(lane, GenerationLane), f"{model} is no decoder"
+        seconds = self._turns.seconds_for(model, lane.tokens_before(item))
+        return None if seconds is None else seconds + lane.steps_until_seat() * self._turns.round_s()
 
     def next_step(self) -> Step | None:
         """What to run now; None where there is nothing to do."""

@@ -35,6 +35,11 @@ class Seats:
         return id_ in self._taken
 
     @property
+    def num_tenants(self) -> int:
+        """Tenants with at least one."""
+        return len(self._by_tenant)
+
+    @property
     def full(self) -> bool:
         return len(self._taken) >= self._capacity
 
