@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
+from server.api.biases import MAX_ALLOWED, MAX_BAD_WORDS, MAX_BIASES
 from server.api.fields import (
     MAX_COUNT,
     MAX_SEED,
@@ -25,7 +26,7 @@ from server.api.fields import (
 )
 from server.api.parameters import MAX_STOP_TOKENS
 from server.api.receipts import VERSION, seal
-from server.api.samplers import MAX_ALLOWED, MAX_BAD_WORDS, MAX_BIASES, Cutoff, Penalty, Share
+from server.api.samplers import Cutoff, Penalty, Share
 from server.errors import InvalidRequest
 from server.request import (
     Dry,
