@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -13,10 +15,11 @@ from server.execution.sampling.whole import Whole
 CANDIDATES = 256
 
 
-def top(scores: Tensor, logprobs: Tensor) -> list[Candidates | None]:
+def top(scores: Tensor, logprobs: Tensor, wholes: Sequence[Whole]) -> list[Candidates | None]:
     """The most probable `CANDIDATES` of each row of `scores` and their `logprobs` [rows, vocabulary].
 
-    None: the row is not made of numbers, or so many are equal that there is no top.
+    `wholes` are the same rows, one by one. None: such a row is not made of numbers, or so many of its largest
+    are equal that it has no top.
     """
     best, tokens, last = _falling_top(scores)
     counts = (best > last).sum(dim=-1).tolist()
@@ -30,7 +33,7 @@ def top(scores: Tensor, logprobs: Tensor) -> list[Candidates | None]:
             weights=weights[i, :count],
             mass=1.0,
             complete=complete[i],
-            whole=Whole(scores[i], logprobs[i]),
+            whole=wholes[i],
         )
         if count and weights[i, 0] > 0
         else None

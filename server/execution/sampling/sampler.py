@@ -62,10 +62,10 @@ def _choose_special(logits: Tensor, logprobs: Tensor, rows: Seq[Row]) -> Iterato
         some = [rows[i] for i in sampled]
         yield from zip(sampled, _draw_each(logits[sampled], logprobs[sampled], some), strict=True)
     for i, row in enumerate(rows):
-        if row.sampling.greedy:
+        if row.sampling.greedy and (restricts(row) or asked(row.sampling)):
             scores = logits[i].clone()
-            if _change(scores, row, asked(row.sampling)):
-                yield i, Choice(int(scores.argmax()), row.surprise)
+            _change(scores, row, asked(row.sampling))
+            yield i, Choice(int(scores.argmax()), row.surprise)
 
 
 def _draw_each(scores: Tensor, logprobs: Tensor, rows: Seq[Row]) -> Iterator[Choice]:
@@ -74,9 +74,11 @@ def _draw_each(scores: Tensor, logprobs: Tensor, rows: Seq[Row]) -> Iterator[Cho
     changed = [_change(one, row, changes) for one, row, (changes, _) in zip(scores, rows, plans, strict=True)]
     if any(changed):
         logprobs = scores.log_softmax(dim=-1)
-    lists = top(scores, logprobs)
-    for i, (row, (_, stages)) in enumerate(zip(rows, plans, strict=True)):
-        yield _draw(lists[i], Whole(scores[i], logprobs[i]), row, stages)
+    wholes = [Whole(*each) for each in zip(scores, logprobs, strict=True)]
+    for row, (_, stages), whole, candidates in zip(
+        rows, plans, wholes, top(scores, logprobs, wholes), strict=True
+    ):
+        yield _draw(candidates, whole, row, stages)
 
 
 def _change(scores: Tensor, row: Row, stages: Seq[Stage]) -> bool:
@@ -100,11 +102,11 @@ def _draw(candidates: Candidates | None, whole: Whole, row: Row, stages: Seq[Sta
 
 def _choose(candidates: Candidates, row: Row) -> Choice:
     """One of the candidates, by the row's number for this place."""
-    sampling, mirostat, bound = row.sampling, row.sampling.mirostat, row.surprise
-    if mirostat is not None:
-        bound = first_bound(mirostat) if bound is None else bound
-        candidates = within_bound(candidates, bound)
-    index = candidates.choose(uniform(sampling.seed, sampling.sample, len(row.tokens)))
-    if mirostat is not None and bound is not None:
-        bound = next_bound(mirostat, bound, candidates, index)
-    return Choice(int(candidates.tokens[index]), bound)
+    sampling, mirostat = row.sampling, row.sampling.mirostat
+    number = uniform(sampling.seed, sampling.sample, len(row.tokens))
+    if mirostat is None:
+        return Choice(int(candidates.tokens[candidates.choose(number)]), row.surprise)
+    bound = first_bound(mirostat) if row.surprise is None else row.surprise
+    candidates = within_bound(candidates, bound)
+    index = candidates.choose(number)
+    return Choice(int(candidates.tokens[index]), next_bound(mirostat, bound, candidates, index))

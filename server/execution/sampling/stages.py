@@ -39,6 +39,20 @@ ASKED: dict[Stage, Callable[[Sampling], bool]] = {
 }
 
 
+PENALTIES = {Stage.PENALTIES: penalty, Stage.DRY: dry_penalty}
+
+NARROWS: dict[Stage, Callable[[Candidates, Row], Candidates]] = {
+    Stage.TOP_N_SIGMA: truncation.top_n_sigma,
+    Stage.TOP_K: truncation.top_k,
+    Stage.TYPICAL_P: truncation.typical_p,
+    Stage.TOP_P: truncation.top_p,
+    Stage.MIN_P: truncation.min_p,
+    Stage.EPSILON_CUTOFF: truncation.epsilon_cutoff,
+    Stage.ETA_CUTOFF: truncation.eta_cutoff,
+    Stage.XTC: truncation.xtc,
+}
+
+
 def asked(sampling: Sampling) -> tuple[Stage, ...]:
     """The stages that do something, in their order, each once."""
     narrows = not sampling.greedy and sampling.mirostat is None
@@ -70,20 +84,6 @@ def change_list(candidates: Candidates, row: Row, stage: Stage) -> Candidates:
     if stage is Stage.TEMPERATURE:
         return Candidates.reweighed(tokens, logits / temperature(row.sampling, candidates.flatness))
     return Candidates.reweighed(tokens, PENALTIES[stage](row).change_some(logits, tokens))
-
-
-PENALTIES = {Stage.PENALTIES: penalty, Stage.DRY: dry_penalty}
-
-NARROWS: dict[Stage, Callable[[Candidates, Row], Candidates]] = {
-    Stage.TOP_N_SIGMA: truncation.top_n_sigma,
-    Stage.TOP_K: truncation.top_k,
-    Stage.TYPICAL_P: truncation.typical_p,
-    Stage.TOP_P: truncation.top_p,
-    Stage.MIN_P: truncation.min_p,
-    Stage.EPSILON_CUTOFF: truncation.epsilon_cutoff,
-    Stage.ETA_CUTOFF: truncation.eta_cutoff,
-    Stage.XTC: truncation.xtc,
-}
 
 
 def follow(candidates: Candidates, row: Row, stages: Sequence[Stage]) -> Candidates:
