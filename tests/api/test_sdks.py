@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import httpx
 import pytest
-from huggingface_hub import InferenceClient
+from huggingface_hub import (
+    ChatCompletionInputJSONSchema,
+    ChatCompletionInputResponseFormatJSONSchema,
+    InferenceClient,
+)
 from huggingface_hub.errors import OverloadedError, ValidationError
 
 from server.api.app import create_app
 from server.errors import EngineFailed, Overloaded
+from server.request import GenerateRequest, Grammar, GrammarKind
 from tests.api.live import live_server
 from tests.fakes import FakeEngine
 
@@ -62,6 +69,44 @@ def test_chat_completion(url: str) -> None:
     assert answer.choices[0].finish_reason == "length"
     pieces = [chunk.choices[0].delta.content or "" for chunk in client.chat_completion(messages, stream=True)]
     assert "".join(pieces) == "Hello!"
+
+
+def test_chat_completion_with_scores_and_samples(url: str) -> None:
+    answer = InferenceClient(base_url=url).chat_completion(
+        [{"role": "user", "content": "hi"}], n=2, logprobs=True, top_logprobs=2, max_tokens=1, seed=3
+    )
+    assert [choice.message.content for choice in answer.choices] == ["Hel", "Hel"]
+    logprobs = answer.choices[0].logprobs
+    assert logprobs is not None
+    assert [(entry.token, entry.logprob) for entry in logprobs.content] == [("Hel", -0.5)]
+    assert [top.token for top in logprobs.content[0].top_logprobs] == ["Hel", "Hel~"]
+
+
+def test_chat_completion_of_a_given_shape() -> None:
+    engine = FakeEngine()
+    schema: dict[str, object] = {"type": "object", "properties": {"name": {"type": "string"}}}
+    wish = ChatCompletionInputResponseFormatJSONSchema(
+        type="json_schema", json_schema=ChatCompletionInputJSONSchema(name="colour", schema=schema)
+    )
+    with live_server(create_app(engine)) as url:
+        InferenceClient(base_url=url).chat_completion(
+            [{"role": "user", "content": "hi"}], response_format=wish
+        )
+    (request,) = engine.asked
+    assert isinstance(request, GenerateRequest)
+    assert request.grammar == Grammar(kind=GrammarKind.JSON_SCHEMA, source=json.dumps(schema))
+
+
+def test_text_generation_with_scores_and_samples(url: str) -> None:
+    answer = InferenceClient(f"{url}/generate").text_generation(
+        "hi", details=True, do_sample=True, best_of=2, top_n_tokens=2, decoder_input_details=True
+    )
+    assert answer.details is not None
+    assert [token.text for token in answer.details.prefill] == ["hi"]
+    assert answer.details.best_of_sequences is not None
+    assert [other.generated_text for other in answer.details.best_of_sequences] == ["Hello!"]
+    top: Any = answer.details.top_tokens  # its type says objects; it leaves them dictionaries
+    assert [token["text"] for token in top[0]] == ["Hel", "Hel~"]
 
 
 def test_endpoint_info_and_health(url: str) -> None:
