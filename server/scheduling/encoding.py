@@ -9,7 +9,7 @@ from __future__ import annotations
 from itertools import count
 
 from server.scheduling.fairness import PROMPT_WEIGHT, Shares
-from server.scheduling.pace import EncoderPace
+from server.scheduling.pace import Demand, EncoderPace
 from server.scheduling.plan import EncodeStep
 from server.scheduling.sequence import Passage
 from server.scheduling.waiting import WaitingLine
@@ -36,14 +36,6 @@ class EncodingLane:
     @property
     def num_waiting(self) -> int:
         return len(self._waiting)
-
-    @property
-    def num_decoding(self) -> int:
-        return 0
-
-    @property
-    def is_hungry(self) -> bool:
-        return len(self._waiting) > 0
 
     def add(self, passage: Passage) -> None:
         """Queue it. ValueError where it has no tokens."""
@@ -83,9 +75,8 @@ class EncodingLane:
     def pace(self) -> EncoderPace:
         return self._pace
 
-    def decoding_seconds(self) -> float:
-        """An encoder has no streams."""
-        return 0.0
+    def demand(self) -> Demand:
+        return Demand(hungry=len(self._waiting) > 0)
 
     def tokens_before(self, passage: Passage) -> int:
         """Tokens to compute until it is answered, if it joined now: its own, and of others before it."""

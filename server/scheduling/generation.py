@@ -15,7 +15,7 @@ from server.scheduling.blocks import BlockPool
 from server.scheduling.drafting import Drafting
 from server.scheduling.fairness import OUTPUT_WEIGHT, PROMPT_WEIGHT, Shares
 from server.scheduling.holdings import Holdings
-from server.scheduling.pace import DecoderPace
+from server.scheduling.pace import DecoderPace, Demand
 from server.scheduling.plan import DecodeStep, Results, Sampled, Slice
 from server.scheduling.rotation import FairStep, PromptBudget, choose_rows
 from server.scheduling.seats import Seats
@@ -130,23 +130,13 @@ class GenerationLane:
         self._usual_output = tokens if known == 0.0 else known + LATEST_OUTPUT * (tokens - known)
 
     @property
-    def num_decoding(self) -> int:
-        """Streams that wait for their next token."""
-        return sum(sequence.decoding for sequence in self._seats)
-
-    @property
-    def is_hungry(self) -> bool:
-        """Whether there is work beside the rows of streams."""
-        return len(self._live) > self.num_decoding
-
-    @property
     def pace(self) -> DecoderPace:
         return self._pace
 
-    def decoding_seconds(self) -> float:
-        """What a step of its streams takes; 0.0 where there are none, or their pace is unknown."""
+    def demand(self) -> Demand:
         rows = [sequence for sequence in self._seats if sequence.decoding]
-        return self._pace.seconds(rows=self._fair_step(rows).max_rows) if rows else 0.0
+        seconds = self._pace.seconds(rows=self._fair_step(rows).max_rows) if rows else 0.0
+        return Demand(streams=len(rows), streams_s=seconds, hungry=len(self._live) > len(rows))
 
     def tokens_before(self, sequence: Sequence) -> int:
         """Prompt tokens to compute until its first token, if it joined now: its own that the cache lacks,
@@ -168,6 +158,7 @@ class GenerationLane:
             self._append(piece, results.sampled[sequence.id])
         else:
             sequence.computed = piece.end
+        sequence.read = sequence.computed >= sequence.prompt_length or sequence.read
         self._rejoin(self._holdings.remember(sequence, piece.start))
 
     def _append(self, piece: Slice, sampled: Sampled) -> None:

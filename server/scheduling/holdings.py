@@ -46,7 +46,9 @@ class Holdings:
     def grow(self, sequence: Sequence, tokens: int) -> bool:
         """Hold enough for so many more tokens; False, and nothing changes, if too few blocks are free."""
         missing = self._pool.blocks_for(sequence.computed + tokens) - len(sequence.blocks)
-        new = self._pool.take(max(missing, 0))
+        if missing <= 0:
+            return True
+        new = self._pool.take(missing)
         if new is None:
             return False
         sequence.blocks += new
@@ -54,9 +56,12 @@ class Holdings:
 
     def remember(self, sequence: Sequence, since: int) -> list[Sequence]:
         """Its tokens from `since` up to `computed` are in the cache now. Returns who waited for that."""
+        waiters = list[Sequence]()
+        full = range(since // self._pool.block_size, sequence.computed // self._pool.block_size)
+        if not full:
+            return waiters
         self._pool.name(sequence.chain, sequence.tokens, sequence.salt, length=sequence.computed)
-        size, waiters = self._pool.block_size, list[Sequence]()
-        for number in range(since // size, sequence.computed // size):
+        for number in full:
             self._pool.remember(sequence.chain[number], sequence.blocks[number])
             waiters += self._in_flight.computed(sequence, sequence.chain[number])
         return waiters

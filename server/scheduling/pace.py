@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence as Seq
+from dataclasses import dataclass
 
 from server.scheduling.plan import DecodeStep, EncodeStep
 
@@ -51,6 +52,15 @@ class Pace:
             if products[i] > 0.0:
                 rest = self.seconds(products) - self.weights[i] * products[i]
                 self.weights[i] = max(0.0, (self._targets[i] - rest) / products[i])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Demand:
+    """What a lane could do now."""
+
+    streams: int = 0  # that wait for their next token
+    streams_s: float = 0.0  # what a step of these takes, prompts left out; 0.0 while their pace is unknown
+    hungry: bool = False  # whether there is work beside the rows of streams
 
 
 class DecoderPace:

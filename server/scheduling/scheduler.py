@@ -66,7 +66,7 @@ class Scheduler:
             return self._turns.seconds_for(model, lane.tokens_before(item))
         assert isinstance(lane, GenerationLane), f"{model} is no decoder"
         seconds = self._turns.seconds_for(model, lane.tokens_before(item))
-        return None if seconds is None else seconds + lane.steps_until_seat() * self._turns.round_s()
+        return None if seconds is None else seconds + lane.steps_until_seat() * self._turns.round().seconds
 
     def next_step(self) -> Step | None:
         """What to run now; None where there is nothing to do."""

@@ -30,6 +30,7 @@ class Sequence:
     scored: int = 0  # tokens of the prompt whose log-probabilities have been reported
     surprise: float | None = None  # mirostat's running bound, in bits
     appended: int = 0  # how many of what its last step sampled stand: the first so many of `Sampled.tokens`
+    read: bool = False  # the whole prompt has been computed, be it in the cache still or not
     timed_out: bool = False
     arrival: int = 0  # the lane numbers them as they come
     served: int = 0  # the lane's turn in which it last had a decode row
@@ -65,7 +66,7 @@ class Sequence:
             return FinishReason.TIMEOUT
         if self.generated and self.tokens[-1] in self.stop_tokens:
             return FinishReason.EOS
-        complete = self.generated >= self.max_new_tokens if self.max_new_tokens else not self.pending
+        complete = self.generated >= self.max_new_tokens if self.max_new_tokens else self.read
         return FinishReason.LENGTH if complete else None
 
 

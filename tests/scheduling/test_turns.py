@@ -83,11 +83,7 @@ def warm() -> Server:
     for model in ("bert", "minilm"):
         server.embed(model, tokens=200)
         server.embed(model, tokens=20, count=30)
-    while (
-        server.scheduler.next_step_is_due if False else any(lane.is_hungry for lane in server.lanes.values())
-    ):
-        server.step()
-    while any(lane.num_running for lane in server.lanes.values()):
+    while any(lane.num_running or lane.num_waiting for lane in server.lanes.values()):
         server.step()
     return server
 
@@ -168,7 +164,7 @@ def test_prompts_go_on_though_the_streams_alone_exceed_the_target() -> None:
     server.embed(tokens=20)
     for _ in range(60):
         server.step()
-    assert not server.lanes["bert"].is_hungry
+    assert not server.lanes["bert"].num_waiting
 
 
 def test_every_lane_with_streams_has_a_row_in_every_round() -> None:
@@ -214,7 +210,7 @@ def test_how_long_a_passage_would_wait_is_foreseen_beside_streams() -> None:
     foreseen = server.scheduler.seconds_until_first(Passage(id=0, tokens=(1,) * 50, work=EmbedWork()), "bert")
     assert foreseen is not None
     since = server.now
-    while server.lanes["bert"].is_hungry:
+    while server.lanes["bert"].num_waiting:
         server.step()
     assert foreseen == pytest.approx(server.now - since, rel=0.4)
     assert stream.generated > 10
