@@ -1,4 +1,8 @@
-"""``y = x W^T + b``, and a layout of W that the CPU multiplies faster and in one fixed order."""
+"""``y = x W^T + b``, and a layout of W that the CPU multiplies faster.
+
+On a CPU a row's result has the same bits whatever rows are beside it, in float32 and bfloat16, packed or not.
+Kernels sum in another order for a few left-over rows only, so there are none: see `never_alone`, `in_fours`.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +25,7 @@ class Linear(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         if self._packed is None:
-            return super().forward(input)
+            return super().forward(in_fours(input))[: len(input)]
         rows = never_alone(input)
         return torch.ops.mkldnn._linear_pointwise(rows, self._packed, self.bias, "none", [], "")[: len(input)]
 
@@ -50,16 +54,26 @@ def prepack(module: nn.Module) -> bool:
 
 def project(rows: Tensor, table: Tensor, bias: Tensor | None = None) -> Tensor:
     """Multiply by a table that is also an embedding: rows [R, in], table [out, in] -> [R, out]."""
-    return F.linear(never_alone(rows), table, bias)[: len(rows)]
+    return F.linear(in_fours(rows), table, bias)[: len(rows)]
 
 
 def never_alone(rows: Tensor) -> Tensor:
-    """A single row twice; more rows as they are.
+    """A single row twice; more rows as they are: what a packed layer needs.
 
-    For one row, oneDNN and MKL choose a kernel that sums in another order: the row's last bits would depend
-    on whether it has company. From two rows on, the order depends on the weight's shape alone.
+    For one row, oneDNN chooses a kernel that sums in another order. From two rows on, the order depends on
+    the weight's shape alone.
     """
     return rows if len(rows) > 1 else rows.repeat(2, 1)
+
+
+def in_fours(rows: Tensor) -> Tensor:
+    """Zero rows added to the next multiple of four: what a plain layer needs.
+
+    MKL's float32 kernels take rows by fours or more, and what is left over by others, which sum in another
+    order. Threads share the rows, so that more may be left over than of the whole: but of whole fours, none.
+    """
+    missing = -len(rows) % 4
+    return F.pad(rows, (0, 0, 0, missing)) if missing else rows
 
 
 def _pack(weight: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """Attention over the paged cache in plain torch: the reference for faster kernels, and their fallback.
 
-On a CPU in bfloat16 it is batch-invariant as it stands: a token's result has the same bits alone, in a batch,
+On a CPU it is batch-invariant, in float32 and bfloat16: a token's result has the same bits alone, in a batch,
 generated one by one or recomputed in chunks. What that takes is said where it is done; the tests hold it.
 """
 
@@ -14,8 +14,9 @@ from torch import Tensor
 
 from models.ops.paging import Paging, Tiles
 
-# Torch's fused attention takes another kernel for three query rows or fewer, with sums in another order, and
-# may leave any remainder of a tile to it. Multiples of four never meet it.
+# Under torch's fused attention, oneDNN (bfloat16) and MKL (float32) take another kernel for three query rows
+# or fewer, with sums in another order, and may leave any remainder of a tile to it. Multiples of four never
+# meet it.
 _ROWS = 4
 
 

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import torch
 
+from models.invariance import keeps_its_bits
+
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -37,8 +39,11 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
 
 
 def is_batch_invariant(device: torch.device, dtype: torch.dtype) -> bool:
-    """Where tests hold it: in the CPU's own bfloat16 products. MKL's float32 sums depend on the batch."""
-    return device.type == "cpu" and dtype is torch.bfloat16 and _cpu_multiplies_bfloat16()
+    """Whether a text is the same bit for bit alone and in any company.
+
+    Tests hold it for the CPU's float32 and bfloat16. Whether the kernels of this machine allow it is tried.
+    """
+    return device.type == "cpu" and dtype in (torch.float32, torch.bfloat16) and keeps_its_bits(dtype)
 
 
 def free_memory(device: torch.device) -> int:

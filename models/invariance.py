@@ -1,0 +1,103 @@
+"""Whether this machine's kernels keep a token's bits whatever is computed beside it: found out by trying.
+
+MKL and oneDNN choose kernels by processor, number of threads and environment; no list of names could tell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from models.config import Activation, DecoderConfig, Head, Mlp, Norm, Rotary
+from models.decoder import Decoder
+from models.filling import materialize
+from models.kv_cache import KVCache
+from models.layers.linear import prepack
+from models.ops.paging import Paging
+
+_CPU = torch.device("cpu")
+_TEXTS = 3
+_BLOCK_SIZE, _BLOCKS = 16, 10  # of each text
+_CONFIG = DecoderConfig(
+    architecture="trial",
+    vocab_size=509,  # a multiple of no tile
+    hidden_size=192,
+    layers=1,
+    heads=3,
+    kv_heads=1,
+    head_dim=64,
+    mlp_size=3072,  # long sums: some kernels cut them in another way for few rows
+    context_length=_BLOCK_SIZE * _BLOCKS,
+    norm=Norm.RMS,
+    norm_eps=1e-5,
+    mlp=Mlp.GATED,
+    activation=Activation.SILU,
+    positions=Rotary(),
+    head=Head.TIED,
+)
+
+# A plan has steps; a step says how many tokens of which text are computed. Text 0 is the one looked at.
+_Plan = Sequence[Mapping[int, int]]
+_ALONE: _Plan = [{0: 150}]
+_IN_PIECES: _Plan = [{0: count} for count in (1, 2, 3, 5, 62, 67, 10)]
+_AMONG_OTHERS: _Plan = [{1: 7, 0: 129, 2: 65}, {0: 1, 1: 1}, {2: 1, 0: 1, 1: 30}, {1: 3, 0: 18}, {0: 1, 2: 1}]
+
+
+@cache
+def keeps_its_bits(dtype: torch.dtype) -> bool:
+    """Compute a text on the CPU at once, in pieces, and among others: True where every logit is the same.
+
+    The decoder has one layer, and is prepared as those that are loaded; about 20 ms. False is proof. True is
+    evidence: another shape of weights might still meet a kernel that this one does not.
+    """
+    decoder = _decoder(dtype)
+    alone, *others = (_Trial(decoder, dtype).run(plan) for plan in (_ALONE, _IN_PIECES, _AMONG_OTHERS))
+    return all(torch.equal(alone, other) for other in others)
+
+
+class _Trial:
+    """Texts of one decoder. Each owns the blocks that follow from its number."""
+
+    def __init__(self, decoder: Decoder, dtype: torch.dtype) -> None:
+        self._decoder = decoder
+        self._computed = [0] * _TEXTS
+        self._cache = KVCache(
+            _CONFIG, num_blocks=_TEXTS * _BLOCKS, block_size=_BLOCK_SIZE, device=_CPU, dtype=dtype
+        )
+
+    @torch.inference_mode()
+    def run(self, plan: _Plan) -> Tensor:
+        """Logits of every token of text 0, in order: [tokens, vocab]."""
+        return torch.cat([self._decoder.logits(self._advance(step)) for step in plan])
+
+    def _advance(self, step: Mapping[int, int]) -> Tensor:
+        """Hidden states of text 0: [its tokens, hidden]."""
+        starts = [self._computed[text] for text in step]
+        positions = [torch.arange(count) + start for start, count in zip(starts, step.values(), strict=True)]
+        tokens = [
+            (at * 211 + 17 * text) % _CONFIG.vocab_size for text, at in zip(step, positions, strict=True)
+        ]
+        tables = [range(text * _BLOCKS, (text + 1) * _BLOCKS) for text in step]
+        paging = Paging.build(tables, starts, list(step.values()), _BLOCK_SIZE, _CPU)
+        hidden = self._decoder(torch.cat(tokens), torch.cat(positions), paging, self._cache)
+        for text, count in step.items():
+            self._computed[text] += count
+        return hidden.split_with_sizes(list(step.values()))[list(step).index(0)]
+
+
+def _decoder(dtype: torch.dtype) -> Decoder:
+    """Random weights, the same each time; the process's own random numbers are left alone."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.device("meta"):
+        decoder = Decoder(_CONFIG)
+    materialize(decoder, _CPU, dtype)
+    for parameter in decoder.parameters():
+        if parameter.ndim == 1:
+            parameter.fill_(1.0)
+        else:
+            parameter.normal_(std=parameter.shape[1] ** -0.5, generator=generator)
+    prepack(decoder)
+    return decoder.eval()
