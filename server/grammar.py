@@ -1,7 +1,7 @@
 """What may be asked of a grammar, told from its source alone: in any process, in a millisecond.
 
-Whether it means anything is found out where it is compiled, beside the model. What is refused here never
-travels that far; and what passes is small and shallow enough for a parser's stack.
+What is too large, too deep or not even JSON goes no further. Whether the rest means anything, and can be
+compiled at all, is found out beside the model (`execution.grammars`).
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ MAX_BYTES = 1 << 16  # of a source, in UTF-8
 MAX_DEPTH = 64  # of brackets within brackets; a property of a JSON schema takes two
 MAX_CHOICES = 4096
 
-# What brackets may stand in without being any.
-# The end of each is optional: a search that fails at the end of the source starts again one character on.
+# What brackets may stand in without being any. The end of each is optional: a search that fails only at the end
+# of the source would start again one character on, and take time by the square.
 _STRING = r'"(?:[^"\\\n]|\\.)*"?'
 _ESCAPE = r"\\."
 _CLASS = r"\[\^?\]?(?:[^\]\\]|\\.)*\]?"
