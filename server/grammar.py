@@ -17,8 +17,8 @@ MAX_BYTES = 1 << 16  # of a source, in UTF-8
 MAX_DEPTH = 64  # of brackets within brackets; a property of a JSON schema takes two
 MAX_CHOICES = 4096
 
-# What brackets may stand in without being any. The end of each is optional: a search that fails only at the end
-# of the source would start again one character on, and take time by the square.
+# What brackets may stand in without being any. The end of each is optional: a search that fails only where
+# the source ends would start again one character on, and take time by the square.
 _STRING = r'"(?:[^"\\\n]|\\.)*"?'
 _ESCAPE = r"\\."
 _CLASS = r"\[\^?\]?(?:[^\]\\]|\\.)*\]?"
