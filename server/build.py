@@ -79,6 +79,8 @@ def start_worker(
         kv_memory=settings.kv_memory,
         max_batch_tokens=settings.max_batch_tokens,
         max_sequences=settings.max_sequences,
+        itl_target_s=settings.itl_target_ms / 1000,
+        speculation=settings.speculation,
     )
     ours.sendall(frame(setup))
     return ours, worker

@@ -69,8 +69,10 @@ class TaskUnavailable(ServerError):
 
 
 class Overloaded(ServerError):
-    def __init__(self, retry_after_s: float) -> None:
-        super().__init__("Model is overloaded")
+    """Too much to do; the message says with what, and `retry_after_s` when to come back."""
+
+    def __init__(self, retry_after_s: float, message: str = "Model is overloaded") -> None:
+        super().__init__(message)
         self.retry_after_s = retry_after_s
 
 

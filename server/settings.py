@@ -83,6 +83,12 @@ class Settings:
         None, _number(16, 1 << 20), "tokens in one step; by default 256 on a CPU, 2048 on a GPU"
     )
     max_sequences: int = _setting(64, _number(1, 4096), "sequences that one decoder runs at a time")
+    itl_target_ms: int = _setting(
+        100, _number(1, 60_000), "what else runs leaves a stream a token so often, if decoding alone can"
+    )
+    speculation: bool = _setting(
+        True, _switch, "do not guess ahead by looking up the text so far; the text is the same either way"
+    )
     max_requests: int = _setting(
         512, _number(1, 1 << 20), "requests present at a time; more are answered 429"
     )
@@ -104,7 +110,10 @@ def add_flags(parser: argparse.ArgumentParser, names: tuple[str, ...] = ()) -> N
         if one.name == "model":
             extra |= {"action": "append", "metavar": "SOURCE", "help": extra["help"] + " (repeatable)"}
         elif one.metadata["parse"] is _switch:
-            extra = {"action": "store_const", "const": "true", "help": extra["help"]}
+            if one.default is True:
+                flag = "--no-" + flag.removeprefix("--")
+            const = "false" if one.default is True else "true"
+            extra = {"action": "store_const", "const": const, "help": extra["help"]}
         parser.add_argument(flag, dest=one.name, **extra)
 
 

@@ -9,8 +9,10 @@ from __future__ import annotations
 import logging
 import socket
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -21,6 +23,7 @@ from models.loading import LoadedDecoder, LoadedEncoder, load
 from server.engine import messages
 from server.engine.loop import Loop
 from server.engine.messages import LoadFailed, ModelSetup, Ready, Setup, frame
+from server.execution.constraints import Constraints
 from server.execution.device import (
     DeviceError,
     NotEnoughMemory,
@@ -31,12 +34,14 @@ from server.execution.device import (
 )
 from server.execution.encoding import EncoderRunner
 from server.execution.generation import DecoderRunner
+from server.execution.grammars.compiler import Compiler
 from server.execution.runner import ModelRunner, Runner
 from server.request import ModelCard, Task
 from server.scheduling.blocks import BlockPool
 from server.scheduling.encoding import EncodingLane
 from server.scheduling.generation import GenerationLane
 from server.scheduling.scheduler import Scheduler
+from server.text.tokenizer import load_tokenizer
 
 BLOCK_SIZE = 16  # tokens
 MAX_PASSAGES = 64  # in one encoder batch
@@ -56,9 +61,23 @@ def main() -> int:
             link.sendall(frame(LoadFailed(str(error))))
         return 1
     link.sendall(frame(Ready([member.card for member in members])))
-    scheduler = Scheduler({member.card.name: member.lane for member in members})
-    Loop(link, scheduler, Runner({member.card.name: member.runner for member in members})).run()
+    scheduler = Scheduler({one.card.name: one.lane for one in members}, itl_target_s=setup.itl_target_s)
+    runner = Runner({one.card.name: one.runner for one in members})
+    Loop(link, scheduler, runner, _constraints(setup, members)).run()
     return 0
+
+
+def _constraints(setup: Setup, members: Sequence[Member]) -> Constraints:
+    """A tokenizer is read when the first grammar comes: most servers never see one."""
+    paths = {model.name: Path(model.path) for model in setup.models}
+    decoders = {one.card.name: one for one in members if isinstance(one.runner, DecoderRunner)}
+    return Constraints(
+        {name: one.runner for name, one in decoders.items() if isinstance(one.runner, DecoderRunner)},
+        {
+            name: Compiler(partial(load_tokenizer, paths[name]), one.card.vocab_size)
+            for name, one in decoders.items()
+        },
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +101,14 @@ def load_all(setup: Setup) -> list[Member]:
     memory = int(free_memory(device) * KV_SHARE) if setup.kv_memory is None else setup.kv_memory
     share = memory // max(decoders, 1)
     step_tokens = setup.max_batch_tokens or STEP_TOKENS[device.type]
-    host = Host(device, dtype, kv_memory=share, step_tokens=step_tokens, max_sequences=setup.max_sequences)
+    host = Host(
+        device,
+        dtype,
+        kv_memory=share,
+        step_tokens=step_tokens,
+        max_sequences=setup.max_sequences,
+        speculation=setup.speculation,
+    )
     return [host.admit(model, weights) for model, weights in loaded]
 
 
@@ -95,6 +121,7 @@ class Host:
     kv_memory: int
     step_tokens: int
     max_sequences: int
+    speculation: bool
 
     def admit(self, model: ModelSetup, weights: LoadedDecoder | LoadedEncoder) -> Member:
         """Raises NotEnoughMemory."""
@@ -115,6 +142,7 @@ class Host:
                 BlockPool(blocks, BLOCK_SIZE),
                 max_batch_tokens=self.step_tokens,
                 max_sequences=self.max_sequences,
+                speculation=self.speculation,
             ),
             runner=DecoderRunner(weights.decoder, cache, self.device),
         )

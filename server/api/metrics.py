@@ -20,7 +20,10 @@ EXAMPLE = 'triptych_generated_tokens_total{model="smollm2"} 128.0\n'
 COUNTERS: tuple[tuple[str, str, Callable[[ModelStats], float]], ...] = (
     ("prompt_tokens", "Tokens read from prompts", lambda stats: stats.prompt_tokens),
     ("generated_tokens", "Tokens generated", lambda stats: stats.generated_tokens),
-    ("preemptions", "Sequences sent back to the queue for want of memory", lambda stats: stats.preemptions),
+    ("cached_tokens", "Tokens of prompts that were found in the cache", lambda stats: stats.cached_tokens),
+    ("drafted_tokens", "Tokens guessed ahead", lambda stats: stats.drafted_tokens),
+    ("accepted_tokens", "Tokens guessed ahead that were right", lambda stats: stats.accepted_tokens),
+    ("preemptions", "Sequences sent back to the queue to make room", lambda stats: stats.preemptions),
 )
 GAUGES: tuple[tuple[str, str, Callable[[ModelStats], float]], ...] = (
     ("requests_running", "Requests being worked on", lambda stats: stats.running),

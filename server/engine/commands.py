@@ -12,6 +12,7 @@ from dataclasses import replace
 from server.engine.catalogue import Served
 from server.engine.messages import Embed, FillMask, Generate, Standing
 from server.errors import ContextTooLong, EmptyInput, InvalidRequest, NoMask, RequestTooLarge
+from server.grammar import check
 from server.request import (
     EmbedRequest,
     EmbedWork,
@@ -31,21 +32,27 @@ def generate(id_: int, model: Served, request: GenerateRequest) -> Generate:
     tokens = _tokens(model, request.prompt, add_special_tokens=request.add_special_tokens)
     if request.truncate is not None:
         tokens = tokens[-request.truncate :]
-    stop_tokens = set(request.stop_tokens)
-    if not request.ignore_eos:
-        stop_tokens |= model.tokenizer.eos_ids
+    _check_grammar(request)
     return Generate(
         id=id_,
         model=model.name,
         tokens=tokens,
         max_new_tokens=_new_tokens(model, request.max_new_tokens, len(tokens)),
         sampling=_sampling(model, request),
-        stop_tokens=sorted(stop_tokens),
+        stop_tokens=sorted({*request.stop_tokens, *(() if request.ignore_eos else model.tokenizer.eos_ids)}),
         standing=_standing(request.terms),
         alternatives=request.alternatives,
         prompt_alternatives=request.prompt_alternatives,
         grammar=request.grammar,
     )
+
+
+def _check_grammar(request: GenerateRequest) -> None:
+    if request.grammar is None:
+        return
+    check(request.grammar)
+    if request.ignore_eos:
+        raise InvalidRequest("a grammar and `ignore_eos` exclude each other", parameter="ignore_eos")
 
 
 def _new_tokens(model: Served, asked: int | None, prompt_tokens: int) -> int:

@@ -211,7 +211,7 @@ def _expect(kind: type[A], answer: Answer) -> A:
 
 def _refusal(refused: Refused) -> ServerError:
     if refused.retry_after_s is not None:
-        return Overloaded(refused.retry_after_s)
+        return Overloaded(refused.retry_after_s, refused.reason)
     return InvalidRequest(refused.reason, parameter=refused.parameter)
 
 

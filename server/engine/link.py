@@ -141,6 +141,8 @@ class Link:
             model.running, model.waiting = load.running, load.waiting
             model.preemptions = load.preemptions
             model.blocks_used, model.blocks_total = load.blocks_used, load.blocks_total
+            model.cached_tokens = load.cached_tokens
+            model.drafted_tokens, model.accepted_tokens = load.drafted_tokens, load.accepted_tokens
 
     def _lose_all(self, reason: str) -> None:
         self.gone = self.gone or reason
@@ -155,7 +157,7 @@ def _answers(event: messages.Event) -> Sequence[Answer]:
     match event:
         case Stepped():
             return event.answers
-        case Refused():
+        case Refused() | messages.Sampled():
             return [event]
         case Failed():
             return [Lost(id_, event.reason) for id_ in event.ids]

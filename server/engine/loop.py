@@ -7,41 +7,64 @@ that come down one socket, and ends when that is closed.
 from __future__ import annotations
 
 import logging
-import select
 import socket
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future
 from contextlib import suppress
+from typing import Any, Protocol
 
 from server.engine import messages
+from server.engine.inbox import Inbox
 from server.engine.messages import (
     Abort,
     Command,
     Embed,
+    Event,
     Failed,
     FillMask,
     Generate,
     Idle,
+    Refused,
     Setup,
+    Standing,
     Stepped,
     frame,
 )
+from server.errors import InvalidRequest, Overloaded, ServerError
+from server.request import FinishReason, Grammar
 from server.scheduling.generation import GenerationLane
 from server.scheduling.plan import DecodeStep, Results, Runner, Step
 from server.scheduling.scheduler import Scheduler
 from server.scheduling.sequence import Passage, Sequence
 
+GRAMMAR_POLL_S = 0.005  # how often an idle loop looks whether a grammar is ready
+
 logger = logging.getLogger(__name__)
+
+
+class Grammars(Protocol):
+    """Compiles grammars beside the loop, and holds sequences to them; really `execution.Constraints`.
+
+    `compile` and its future raise a ServerError for a grammar that cannot be followed, or not now.
+    """
+
+    def compile(self, model: str, grammar: Grammar) -> Future[Any]: ...
+    def hold(self, model: str, id_: int, compiled: Any, stop_tokens: frozenset[int]) -> None: ...
+    def forget(self, model: str, id_: int) -> None: ...
 
 
 class Loop:
     """One thread, one step at a time. Requests join and leave between steps."""
 
-    def __init__(self, link: socket.socket, scheduler: Scheduler, runner: Runner) -> None:
+    def __init__(self, link: socket.socket, scheduler: Scheduler, runner: Runner, grammars: Grammars) -> None:
         self._link = link
+        self._inbox = Inbox(link)
         self._scheduler = scheduler
         self._runner = runner
-        self._received = bytearray()
+        self._grammars = grammars
+        self._compiling = dict[int, tuple[Generate, Future[Any]]]()
+        self._constrained = dict[int, str]()  # id to model
 
     def run(self) -> None:
         """Serve until the other side closes the socket."""
@@ -50,60 +73,92 @@ class Loop:
 
     def _serve(self) -> None:
         idle = True
-        while self._receive(wait=idle):
+        while (commands := self._inbox.take(wait_s=self._patience(idle))) is not None:
+            for command in commands:
+                self._take(command)
+            self._join_compiled()
+            self._expire()
             step = self._scheduler.next_step()
             if step is not None:
-                self._link.sendall(frame(self._run(step)))
+                self._say(self._run(step))
             elif not idle:
-                self._link.sendall(frame(Idle([self._load(model) for model in self._scheduler.lanes])))
+                self._say(Idle([self._load(model) for model in self._scheduler.lanes]))
             idle = step is None
 
-    def _receive(self, *, wait: bool) -> bool:
-        """Take in every command that has arrived; False when there will be no more."""
-        while wait or select.select([self._link], [], [], 0)[0]:
-            data = self._link.recv(1 << 20)
-            if not data:
-                return False
-            self._received += data
-            for command in self._complete():
-                self._take(command)
-                wait = False  # there may be something to do now
-        return True
+    def _patience(self, idle: bool) -> float | None:
+        """How long to wait for commands, in seconds: there may be something else to do."""
+        if not idle:
+            return 0.0
+        return GRAMMAR_POLL_S if self._compiling else None
 
-    def _complete(self) -> Iterator[Command]:
-        header = messages.LENGTH.size
-        while len(self._received) >= header:
-            end = header + messages.LENGTH.unpack(self._received[:header])[0]
-            if len(self._received) < end:
-                return
-            content = bytes(self._received[header:end])
-            del self._received[:end]
-            yield messages.decode_command(content)
+    def _say(self, event: Event) -> None:
+        self._link.sendall(frame(event))
 
     def _take(self, command: Command) -> None:
         match command:
+            case Generate(grammar=Grammar() as grammar):
+                self._compile(command, grammar)
             case Generate():
                 self._generate(command)
             case FillMask() | Embed():
-                passage = Passage(id=command.id, tokens=command.tokens, work=command.work)
-                self._scheduler.encode(command.model, passage)
+                self._scheduler.encode(command.model, _passage(command))
             case Abort():
+                self._compiling.pop(command.id, None)
                 self._scheduler.abort(command.id)
+                self._release(command.id)
             case Setup():
                 raise AssertionError("the models are loaded already")
 
     def _generate(self, command: Generate) -> None:
-        sequence = Sequence(
-            id=command.id,
-            tokens=command.tokens,
-            max_new_tokens=command.max_new_tokens,
-            sampling=command.sampling,
-            stop_tokens=frozenset(command.stop_tokens),
-        )
+        sequence = _sequence(command)
+        deadline = command.standing.deadline
+        wait_s = self._scheduler.seconds_until_first(sequence, command.model) or 0.0
+        if deadline is not None and time.monotonic() + wait_s > deadline:
+            self._release(command.id)
+            reason = f"`timeout` cannot be met: the first token is about {wait_s:.1f} s away"
+            self._say(Refused(command.id, reason, parameter="timeout", retry_after_s=wait_s))
+            return
         try:
             self._scheduler.generate(command.model, sequence)
         except ValueError as error:
-            self._link.sendall(frame(Failed([command.id], str(error))))
+            self._release(command.id)
+            self._say(Failed([command.id], str(error)))
+
+    def _compile(self, command: Generate, grammar: Grammar) -> None:
+        try:
+            self._compiling[command.id] = command, self._grammars.compile(command.model, grammar)
+        except ServerError as error:
+            self._refuse(command.id, error)
+
+    def _join_compiled(self) -> None:
+        """Sequences whose grammar is ready join the others; those whose grammar is none are refused."""
+        for id_ in [id_ for id_, (_, compiled) in self._compiling.items() if compiled.done()]:
+            command, compiled = self._compiling.pop(id_)
+            error = compiled.exception()
+            if error is not None:
+                self._refuse(id_, error)
+                continue
+            self._grammars.hold(command.model, id_, compiled.result(), frozenset(command.stop_tokens))
+            self._constrained[id_] = command.model
+            self._generate(command)
+
+    def _refuse(self, id_: int, error: BaseException) -> None:
+        match error:
+            case InvalidRequest():
+                self._say(Refused(id_, str(error), parameter=error.parameter))
+            case Overloaded():
+                self._say(Refused(id_, str(error), retry_after_s=error.retry_after_s))
+            case _:
+                logger.error("compiling a grammar failed", exc_info=error)
+                self._say(Failed([id_], f"{type(error).__name__} while compiling a grammar"))
+
+    def _expire(self) -> None:
+        for expired in self._scheduler.expire(time.monotonic()):
+            if isinstance(expired, Sequence):
+                self._release(expired.id)
+                self._say(messages.Sampled(expired.id, (), FinishReason.TIMEOUT))
+            else:
+                self._say(Refused(expired.id, "`timeout` passed before the text's turn", "timeout"))
 
     def _run(self, step: Step) -> Stepped | Failed:
         started = time.perf_counter()
@@ -113,9 +168,17 @@ class Loop:
             logger.exception("a step of %s failed", step.model)
             for id_ in step.ids:
                 self._scheduler.abort(id_)
+                self._release(id_)
             return Failed(step.ids, f"{type(error).__name__} while running {step.model}")
-        self._scheduler.apply(step, results)
-        return self._report(step, results, time.perf_counter() - started)
+        seconds = time.perf_counter() - started
+        for finished in self._scheduler.apply(step, results, seconds):
+            self._release(finished.id)
+        return self._report(step, results, seconds)
+
+    def _release(self, id_: int) -> None:
+        model = self._constrained.pop(id_, None)
+        if model is not None:
+            self._grammars.forget(model, id_)
 
     def _report(self, step: Step, results: Results, seconds: float) -> Stepped:
         answers = _sampled(step, results) if isinstance(step, DecodeStep) else _encoded(results)
@@ -123,23 +186,63 @@ class Loop:
 
     def _load(self, model: str) -> messages.Load:
         lane = self._scheduler.lanes[model]
-        blocks = lane.blocks if isinstance(lane, GenerationLane) else None
+        if not isinstance(lane, GenerationLane):
+            return messages.Load(model=model, running=lane.num_running, waiting=lane.num_waiting)
         return messages.Load(
             model=model,
             running=lane.num_running,
             waiting=lane.num_waiting,
-            preemptions=lane.preemptions if isinstance(lane, GenerationLane) else 0,
-            blocks_used=blocks.num_blocks - blocks.num_free if blocks else 0,
-            blocks_total=blocks.num_blocks if blocks else 0,
+            preemptions=lane.preemptions,
+            blocks_used=lane.blocks.num_blocks - lane.blocks.num_free,
+            blocks_total=lane.blocks.num_blocks,
+            cached_tokens=lane.cached_tokens,
+            drafted_tokens=lane.drafted_tokens,
+            accepted_tokens=lane.accepted_tokens,
         )
 
 
+def _sequence(command: Generate) -> Sequence:
+    standing = command.standing
+    return Sequence(
+        id=command.id,
+        tokens=command.tokens,
+        max_new_tokens=command.max_new_tokens,
+        sampling=command.sampling,
+        stop_tokens=frozenset(command.stop_tokens),
+        tenant=standing.tenant,
+        priority=standing.priority,
+        deadline=_deadline(standing),
+        salt=standing.salt,
+        alternatives=command.alternatives,
+        prompt_alternatives=command.prompt_alternatives,
+        constrained=command.grammar is not None,
+    )
+
+
+def _passage(command: FillMask | Embed) -> Passage:
+    return Passage(
+        id=command.id,
+        tokens=command.tokens,
+        work=command.work,
+        tenant=command.standing.tenant,
+        priority=command.standing.priority,
+        deadline=_deadline(command.standing),
+    )
+
+
+def _deadline(standing: Standing) -> float:
+    return float("inf") if standing.deadline is None else standing.deadline
+
+
 def _sampled(step: DecodeStep, results: Results) -> Iterator[messages.Answer]:
+    """Of what was sampled, only what the scheduler let stand."""
     for piece in step.slices:
-        id_ = piece.sequence.id
-        if id_ in results.sampled:
-            one = results.sampled[id_]
-            yield messages.Sampled(id_, one.tokens, piece.sequence.finish_reason)
+        sequence = piece.sequence
+        sampled, prompt = results.sampled.get(sequence.id), results.prompt.get(sequence.id, ())
+        finish = sequence.finish_reason
+        if sampled is not None or prompt or finish is not None:
+            tokens = () if sampled is None else sampled.tokens[: sequence.appended]
+            yield messages.Sampled(sequence.id, tokens, finish, prompt, sequence.cached or 0)
 
 
 def _encoded(results: Results) -> Iterator[messages.Answer]:

@@ -38,6 +38,8 @@ class Setup(_Message, frozen=True):
     kv_memory: int | None
     max_batch_tokens: int | None
     max_sequences: int
+    itl_target_s: float
+    speculation: bool
 
 
 class Standing(msgspec.Struct, frozen=True, array_like=True):
@@ -102,7 +104,10 @@ class LoadFailed(_Message, frozen=True):
 
 
 class Sampled(_Message, frozen=True):
-    """What a step gave a sequence: new tokens, scores of its prompt, its end; any of them may be missing."""
+    """What a step gave a sequence: new tokens, scores of its prompt, its end; any of them may be missing.
+
+    By itself, outside of a step: the sequence ends here.
+    """
 
     id: int
     tokens: tuple[Scored, ...]
@@ -132,9 +137,9 @@ class Load(msgspec.Struct, frozen=True, array_like=True):
     model: str
     running: int
     waiting: int
-    preemptions: int
-    blocks_used: int
-    blocks_total: int
+    preemptions: int = 0
+    blocks_used: int = 0
+    blocks_total: int = 0
     cached_tokens: int = 0  # of prompts, so far
     drafted_tokens: int = 0
     accepted_tokens: int = 0  # of those drafted
@@ -170,7 +175,7 @@ class Refused(_Message, frozen=True):
     retry_after_s: float | None = None
 
 
-Event = Ready | LoadFailed | Stepped | Idle | Failed | Refused
+Event = Ready | LoadFailed | Stepped | Sampled | Idle | Failed | Refused
 
 encode = msgspec.msgpack.Encoder().encode
 decode_command = msgspec.msgpack.Decoder(Command).decode

@@ -37,6 +37,9 @@ class ModelStats:
     prompt_tokens: int = 0
     generated_tokens: int = 0
     preemptions: int = 0
+    cached_tokens: int = 0
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0
     time_to_first_token: Histogram = field(default_factory=Histogram)
     inter_token_latency: Histogram = field(default_factory=Histogram)
     request_latency: Histogram = field(default_factory=Histogram)

@@ -18,6 +18,7 @@ from server.engine.link import Link
 from server.engine.loop import Loop
 from server.engine.messages import Ready, frame
 from server.engine.stats import Stats
+from server.execution.constraints import Constraints
 from server.request import EmbedWork
 from server.scheduling.blocks import BlockPool
 from server.scheduling.encoding import EncodingLane
@@ -95,7 +96,7 @@ async def whole_server(*, max_requests: int = 64) -> AsyncIterator[tuple[AsyncCl
     )
     ours, theirs = socket.socketpair()
     theirs.sendall(frame(Ready(cards=[DECODER, ENCODER])))
-    thread = threading.Thread(target=Loop(theirs, scheduler, speaker).run)
+    thread = threading.Thread(target=Loop(theirs, scheduler, speaker, Constraints({}, {})).run)
     thread.start()
     link = Link(Stats())
     await link.connect(ours)

@@ -5,15 +5,29 @@ from __future__ import annotations
 import select
 import socket
 import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
 from server.engine import messages
 from server.engine.loop import Loop
-from server.engine.messages import Abort, Embed, Failed, FillMask, Generate, Stepped, frame
-from server.request import EmbedWork, FinishReason, MaskWork, Sampling
+from server.engine.messages import (
+    Abort,
+    Embed,
+    Failed,
+    FillMask,
+    Generate,
+    Refused,
+    Standing,
+    Stepped,
+    frame,
+)
+from server.errors import InvalidRequest
+from server.request import EmbedWork, FinishReason, Grammar, GrammarKind, MaskWork, Sampling
 from server.scheduling.blocks import BlockPool
 from server.scheduling.encoding import EncodingLane
 from server.scheduling.generation import GenerationLane
@@ -52,6 +66,34 @@ class CountingRunner:
                 for passage in step.passages
             }
         )
+
+
+class OneWord:
+    """A grammar is ready when its source says so; `held` are the sequences under one."""
+
+    def __init__(self) -> None:
+        self.ready = threading.Event()
+        self.held = dict[int, str]()
+
+    def compile(self, model: str, grammar: Grammar) -> Future[str]:
+        if grammar.source == "refused":
+            raise InvalidRequest("no such grammar", parameter="grammar")
+        future = Future[str]()
+        threading.Thread(target=self._compile, args=(grammar.source, future)).start()
+        return future
+
+    def hold(self, model: str, id_: int, compiled: str, stop_tokens: frozenset[int]) -> None:
+        self.held[id_] = compiled
+
+    def forget(self, model: str, id_: int) -> None:
+        self.held.pop(id_)
+
+    def _compile(self, source: str, future: Future[str]) -> None:
+        self.ready.wait(10)
+        if source == "wrong":
+            future.set_exception(InvalidRequest("it means nothing", parameter="grammar"))
+        else:
+            future.set_result(source)
 
 
 class Peer:
@@ -93,13 +135,13 @@ class Peer:
 
 
 @contextmanager
-def running_loop(runner: CountingRunner) -> Iterator[Peer]:
+def running_loop(runner: CountingRunner, grammars: OneWord | None = None) -> Iterator[Peer]:
     ours, theirs = socket.socketpair()
     lanes: dict[str, GenerationLane | EncodingLane] = {
         "gpt": GenerationLane("gpt", BlockPool(8, 4), max_batch_tokens=16, max_sequences=4),
         "bert": EncodingLane("bert", max_batch_tokens=16, max_passages=4),
     }
-    thread = threading.Thread(target=Loop(theirs, Scheduler(lanes), runner).run)
+    thread = threading.Thread(target=Loop(theirs, Scheduler(lanes), runner, grammars or OneWord()).run)
     thread.start()
     try:
         yield Peer(ours)
@@ -110,8 +152,10 @@ def running_loop(runner: CountingRunner) -> Iterator[Peer]:
         assert not thread.is_alive()
 
 
-def generate(id_: int, tokens: list[int], new: int = 3, stop: list[int] | None = None) -> Generate:
-    return Generate(id_, "gpt", tokens, new, Sampling(), stop or [])
+def generate(
+    id_: int, tokens: list[int], new: int = 3, stop: list[int] | None = None, **rest: Any
+) -> Generate:
+    return Generate(id_, "gpt", tokens, new, Sampling(), stop or [], **rest)
 
 
 def test_a_sequence_is_answered_token_by_token() -> None:
@@ -132,6 +176,14 @@ def test_a_stop_token_ends_it() -> None:
         assert [peer.stepped().answers[0] for _ in range(2)][-1] == messages.Sampled(
             1, (Scored(12, -0.5),), FinishReason.EOS
         )
+        assert peer.quiet
+
+
+def test_a_prompt_without_new_tokens_ends_when_it_is_read() -> None:
+    with running_loop(CountingRunner()) as peer:
+        peer.send(generate(1, list(range(20)), new=0))
+        assert peer.stepped().answers == []
+        assert peer.stepped().answers == [messages.Sampled(1, (), FinishReason.LENGTH)]
         assert peer.quiet
 
 
@@ -198,6 +250,63 @@ def test_a_request_that_can_never_fit_fails_alone() -> None:
         peer.send(generate(1, [10] * 40), generate(2, [10], new=1))
         assert peer.receive() == Failed([1], "43 tokens can never fit into 32 of KV cache")
         assert peer.stepped().answers[0].id == 2
+
+
+def test_a_deadline_ends_a_stream_where_it_stands() -> None:
+    runner = CountingRunner()
+    runner.gate.clear()
+    with running_loop(runner) as peer:
+        deadline = time.monotonic() + 1.0
+        peer.send(generate(1, [10], new=20, standing=Standing(deadline=deadline)))
+        assert runner.entered.wait(10)
+        time.sleep(max(0.0, deadline - time.monotonic()))
+        runner.gate.set()
+        assert peer.stepped().answers == [messages.Sampled(1, (Scored(11, -0.5),), None)]
+        assert peer.receive() == messages.Sampled(1, (), FinishReason.TIMEOUT)
+        assert peer.quiet
+        assert peer.idle is not None
+        assert peer.idle.loads[0].blocks_used == 0
+
+
+def test_a_deadline_that_cannot_be_met_is_refused_at_once() -> None:
+    with running_loop(CountingRunner()) as peer:
+        peer.send(generate(1, [10], standing=Standing(deadline=time.monotonic() - 1.0)))
+        event = peer.receive()
+        assert isinstance(event, Refused)
+        assert (event.id, event.parameter) == (1, "timeout")
+
+
+def test_a_sequence_joins_when_its_grammar_is_ready_and_others_do_not_wait() -> None:
+    grammars = OneWord()
+    with running_loop(CountingRunner(), grammars) as peer:
+        peer.send(generate(1, [10], new=1, grammar=Grammar(kind=GrammarKind.REGEX, source="word")))
+        peer.send(generate(2, [20], new=2))
+        assert [peer.stepped().answers[0].id for _ in range(2)] == [2, 2]
+        grammars.ready.set()
+        assert peer.stepped().answers[0].id == 1
+        assert not grammars.held
+
+
+@pytest.mark.parametrize("source", ["refused", "wrong"])
+def test_a_bad_grammar_is_refused_and_nothing_else(source: str) -> None:
+    grammars = OneWord()
+    grammars.ready.set()
+    with running_loop(CountingRunner(), grammars) as peer:
+        peer.send(generate(1, [10], grammar=Grammar(kind=GrammarKind.REGEX, source=source)))
+        event = peer.receive()
+        assert isinstance(event, Refused)
+        assert (event.id, event.parameter) == (1, "grammar")
+        peer.send(generate(2, [20], new=1))
+        assert peer.stepped().answers[0].id == 2
+
+
+def test_an_aborted_request_does_not_come_back_when_its_grammar_is_ready() -> None:
+    grammars = OneWord()
+    with running_loop(CountingRunner(), grammars) as peer:
+        peer.send(generate(1, [10], grammar=Grammar(kind=GrammarKind.REGEX, source="word")), Abort(1))
+        grammars.ready.set()
+        assert peer.quiet
+        assert not grammars.held
 
 
 def test_a_message_cut_anywhere_is_put_together_again() -> None:
