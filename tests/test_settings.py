@@ -75,7 +75,9 @@ def test_every_setting_has_a_flag() -> None:
     parser = argparse.ArgumentParser()
     add_flags(parser)
     text = parser.format_help()
-    assert all("--" + one.name.replace("_", "-") in text for one in fields(Settings))
+    flags = {one.name: ("no-" if one.default is True else "") + one.name for one in fields(Settings)}
+    assert all("--" + flag.replace("_", "-") in text for flag in flags.values())
+    assert read(vars(parser.parse_args(["--no-speculation"])), {}).speculation is False
 
 
 def test_the_file_may_be_missing_but_not_silently(tmp_path: Path) -> None:

@@ -171,9 +171,17 @@ class Loop:
                 self._release(id_)
             return Failed(step.ids, f"{type(error).__name__} while running {step.model}")
         seconds = time.perf_counter() - started
+        self._drop_failed(results)
         for finished in self._scheduler.apply(step, results, seconds):
             self._release(finished.id)
         return self._report(step, results, seconds)
+
+    def _drop_failed(self, results: Results) -> None:
+        for id_, sampled in results.sampled.items():
+            if sampled.failure is not None:
+                self._scheduler.abort(id_)
+                self._release(id_)
+                self._say(Refused(id_, sampled.failure, parameter="grammar"))
 
     def _release(self, id_: int) -> None:
         model = self._constrained.pop(id_, None)

@@ -19,8 +19,10 @@ SCORED_ROWS = 32  # of prompts, at a time: each has the whole vocabulary's logit
 
 
 class Matcher(Protocol):
-    """Follows the text of one sequence through its grammar. The real one is `grammar.Matcher`."""
+    """Follows the text of one sequence through its grammar. The real one is `grammars.matcher.Matcher`."""
 
+    @property
+    def failure(self) -> str | None: ...
     def allowed(self) -> Tensor: ...
     def advance(self, token: int) -> None: ...
 
@@ -89,8 +91,12 @@ class DecoderRunner:
             stands += 1
         matcher = self._matchers.get(readout.piece.sequence.id)
         if matcher is not None:
-            matcher.advance(drawn[0].scored.token)
-        return Sampled(tuple(one.scored for one in drawn[:stands]), surprise=drawn[stands - 1].surprise)
+            matcher.advance(drawn[0].scored.token)  # a constrained sequence has no drafts
+        return Sampled(
+            tuple(one.scored for one in drawn[:stands]),
+            surprise=drawn[stands - 1].surprise,
+            failure=None if matcher is None else matcher.failure,
+        )
 
     def _score(self, hidden: Tensor, readout: Readout) -> tuple[Scored, ...]:
         alternatives = readout.piece.sequence.prompt_alternatives or 0

@@ -89,6 +89,7 @@ class Sampled:
 
     tokens: tuple[Scored, ...]
     surprise: float | None = None  # mirostat's bound for the next token
+    failure: str | None = None  # why its grammar cannot follow the text any further
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,6 +35,7 @@ from server.scheduling.plan import DecodeStep, Encoded, Results, Sampled, Scored
 from server.scheduling.scheduler import Scheduler
 
 POISON = 666
+LOST = 777  # no grammar goes on after it
 
 
 class CountingRunner:
@@ -53,7 +54,10 @@ class CountingRunner:
                 raise RuntimeError("poisoned")
             return Results(
                 sampled={
-                    piece.sequence.id: Sampled((Scored(piece.sequence.tokens[-1] + 1, -0.5),))
+                    piece.sequence.id: Sampled(
+                        (Scored(piece.sequence.tokens[-1] + 1, -0.5),),
+                        failure="lost" if LOST in piece.sequence.tokens else None,
+                    )
                     for piece in step.slices
                     if piece.samples
                 }
@@ -298,6 +302,14 @@ def test_a_bad_grammar_is_refused_and_nothing_else(source: str) -> None:
         assert (event.id, event.parameter) == (1, "grammar")
         peer.send(generate(2, [20], new=1))
         assert peer.stepped().answers[0].id == 2
+
+
+def test_a_text_that_its_grammar_cannot_follow_ends_with_the_reason() -> None:
+    with running_loop(CountingRunner()) as peer:
+        peer.send(generate(1, [LOST]))
+        assert peer.receive() == Refused(1, "lost", parameter="grammar")
+        assert peer.stepped().load.blocks_used == 0
+        assert peer.quiet
 
 
 def test_an_aborted_request_does_not_come_back_when_its_grammar_is_ready() -> None:

@@ -154,6 +154,8 @@ class Only:
     def __init__(self, *tokens: int) -> None:
         self._left = list(tokens)
 
+    failure = None
+
     def allowed(self) -> Tensor:
         bits = torch.zeros(CONFIG.vocab_size, dtype=torch.int64)
         bits[self._left[0]] = 1
