@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from models.config import LinearScaling, Llama3Scaling, Rotary
+from models.invariance import keeps_its_bits
 from models.kv_cache import KVCache
 from models.layers.rotary import RotaryEmbedding, frequencies
 from models.ops import packed
@@ -20,12 +21,13 @@ from tests.models.paged import CPU
 from tests.models.test_batch_invariance import LLAMA
 
 HEADS, KV_HEADS, SIZE = 6, 2, 16
+Slice = tuple[int, int, int]  # text, start, count
 
 
 def plain_attention(query: Tensor, key: Tensor, value: Tensor, window: int | None = None) -> Tensor:
     """Vaswani et al. 2017, eq. 1, causal: query [T, heads, size], key and value [T, kv_heads, size]."""
-    key, value = (tensor.repeat_interleave(HEADS // KV_HEADS, dim=1) for tensor in (key, value))
-    scores = torch.einsum("qhd,khd->hqk", query, key) / math.sqrt(SIZE)
+    key, value = (tensor.repeat_interleave(query.shape[1] // key.shape[1], dim=1) for tensor in (key, value))
+    scores = torch.einsum("qhd,khd->hqk", query, key) / math.sqrt(query.shape[-1])
     distance = torch.arange(len(query))[:, None] - torch.arange(len(key))
     seen = (distance >= 0) if window is None else (distance >= 0) & (distance < window)
     return torch.einsum("hqk,khd->qhd", scores.masked_fill(~seen, float("-inf")).softmax(-1), value)
@@ -34,17 +36,28 @@ def plain_attention(query: Tensor, key: Tensor, value: Tensor, window: int | Non
 class Cached:
     """A few texts with random queries, keys and values, computed through a paged cache in chosen slices."""
 
-    def __init__(self, lengths: list[int], *, block_size: int, window: int | None) -> None:
+    def __init__(
+        self,
+        lengths: list[int],
+        *,
+        block_size: int,
+        window: int | None,
+        heads: int = HEADS,
+        kv_heads: int = KV_HEADS,
+        size: int = SIZE,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
         torch.manual_seed(0)
-        self.block_size, self.window = block_size, window
-        self.texts = [[torch.randn(n, heads, SIZE) for heads in (HEADS, KV_HEADS, KV_HEADS)] for n in lengths]
+        self.block_size, self.window, self.heads, self.dtype = block_size, window, heads, dtype
+        shapes = [(heads, size), (kv_heads, size), (kv_heads, size)]
+        self.texts = [[torch.randn(n, *shape).to(dtype) for shape in shapes] for n in lengths]
         needed = [-(-n // block_size) for n in lengths]
         blocks = random.Random(0).sample(range(2 * sum(needed)), sum(needed))
         self.tables = [[blocks.pop() for _ in range(count)] for count in needed]
-        shape = (2 * sum(needed), KV_HEADS, block_size, SIZE)
-        self.keys, self.values = torch.full(shape, 7.0), torch.full(shape, 7.0)  # what others left there
+        cached = (2 * sum(needed), kv_heads, block_size, size)  # full of what others left there
+        self.keys, self.values = (torch.full(cached, 7.0, dtype=dtype) for _ in range(2))
 
-    def step(self, slices: list[tuple[int, int, int]]) -> list[Tensor]:
+    def step(self, slices: list[Slice]) -> list[Tensor]:
         """Slices of (text, start, count) -> the attended part of each."""
         paging = Paging.build(
             [self.tables[text] for text, _, _ in slices],
@@ -55,11 +68,11 @@ class Cached:
         )
         plan = AttentionPlan.build(
             paging,
-            heads=HEADS,
-            kv_heads=KV_HEADS,
-            head_dim=SIZE,
+            heads=self.heads,
+            kv_heads=self.keys.shape[1],
+            head_dim=self.keys.shape[-1],
             window=self.window,
-            dtype=torch.float32,
+            dtype=self.dtype,
         )
         query, key, value = (
             torch.cat([self.texts[text][part][start : start + count] for text, start, count in slices])
@@ -67,6 +80,14 @@ class Cached:
         )
         attended = attend(query, key, value, self.keys, self.values, plan)
         return list(attended.split_with_sizes([count for _, _, count in slices]))
+
+    def run(self, steps: list[list[Slice]]) -> list[Tensor]:
+        """What each text's tokens attend to, over all steps."""
+        parts: list[list[Tensor]] = [[] for _ in self.texts]
+        for slices in steps:
+            for (text, _, _), part in zip(slices, self.step(slices), strict=True):
+                parts[text].append(part)
+        return [torch.cat(part) for part in parts]
 
     def expected(self, text: int) -> Tensor:
         query, key, value = self.texts[text]
@@ -83,24 +104,44 @@ def test_whole_prompts(block_size: int, window: int | None) -> None:
         torch.testing.assert_close(part, cached.expected(text), atol=1e-5, rtol=0)
 
 
+def random_steps(lengths: list[int], seed: int, counts: list[int]) -> list[list[Slice]]:
+    """Every token of every text once, in order, some texts a step."""
+    rng, done, steps = random.Random(seed), [0] * len(lengths), list[list[Slice]]()
+    while unfinished := [text for text, length in enumerate(lengths) if done[text] < length]:
+        chosen = rng.sample(unfinished, rng.randint(1, len(unfinished)))
+        slices = [(text, done[text], min(rng.choice(counts), lengths[text] - done[text])) for text in chosen]
+        for text, _, count in slices:
+            done[text] += count
+        steps.append(slices)
+    return steps
+
+
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("window", [None, 20])
 def test_texts_computed_in_random_slices_beside_each_other(seed: int, window: int | None) -> None:
     lengths = [70, 150, 9, 200]
     cached = Cached(lengths, block_size=8, window=window)
-    rng, done = random.Random(seed), [0] * len(lengths)
-    parts: list[list[Tensor]] = [[] for _ in lengths]
-    while unfinished := [text for text, length in enumerate(lengths) if done[text] < length]:
-        chosen = rng.sample(unfinished, rng.randint(1, len(unfinished)))
-        slices = [
-            (text, done[text], min(rng.choice([1, 1, 2, 30, 140]), lengths[text] - done[text]))
-            for text in chosen
-        ]
-        for (text, _, count), part in zip(slices, cached.step(slices), strict=True):
-            parts[text].append(part)
-            done[text] += count
-    for text, pieces in enumerate(parts):
-        torch.testing.assert_close(torch.cat(pieces), cached.expected(text), atol=1e-5, rtol=0)
+    for text, attended in enumerate(cached.run(random_steps(lengths, seed, [1, 1, 2, 30, 140]))):
+        torch.testing.assert_close(attended, cached.expected(text), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize("size", [64, 80, 128])
+@pytest.mark.parametrize(("heads", "kv_heads"), [(3, 3), (4, 2), (3, 1), (8, 2), (8, 1)])
+def test_slices_of_any_shape_have_the_bits_of_whole_texts_alone(
+    heads: int, kv_heads: int, size: int, dtype: torch.dtype
+) -> None:
+    if not keeps_its_bits(dtype):
+        pytest.skip(f"this machine's kernels for {dtype} depend on the batch, and /info says so")
+    lengths = [1, 66, 129, 300, 540]  # across tiles of queries, and lengths that contexts are padded to
+    for window in (None, 70):
+        cached = Cached(
+            lengths, block_size=16, window=window, heads=heads, kv_heads=kv_heads, size=size, dtype=dtype
+        )
+        alone = cached.run([[(text, 0, length)] for text, length in enumerate(lengths)])
+        mixed = cached.run(random_steps(lengths, size + heads, [1, 3, 5, 16, 64, 200]))
+        for text in range(len(lengths)):
+            assert (mixed[text] != alone[text]).flatten(1).any(dim=1).nonzero().flatten().tolist() == []
 
 
 def test_a_table_may_hold_more_blocks_than_are_used_yet() -> None:
