@@ -38,6 +38,7 @@ from server.request import (
     ModelCard,
     Sampling,
     Stage,
+    Terms,
 )
 
 
@@ -189,10 +190,10 @@ class Receipt(StrictBody):
                 parameter="receipt.hash",
             )
 
-    def to_request(self, card: ModelCard) -> GenerateRequest:
+    def to_request(self, card: ModelCard, *, tenant: str) -> GenerateRequest:
         """What has to be asked of `card` to get this text; where a deadline cut it, up to there.
 
-        Raises InvalidRequest where it bans tokens that the model does not have.
+        `tenant` is who asks for it now. Raises InvalidRequest where it bans tokens that `card` does not have.
         """
         told, grammar = self.parameters, self.parameters.grammar
         if any(max(run) >= card.vocab_size for run in told.sampling.bad_words):
@@ -211,4 +212,5 @@ class Receipt(StrictBody):
             bad_words=told.bad_words,
             dry_breakers=told.dry_breakers,
             grammar=None if grammar is None else Grammar(**dict(grammar)),
+            terms=Terms(tenant=tenant),
         )

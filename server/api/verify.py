@@ -12,6 +12,7 @@ from server.api.connection import unless_gone
 from server.api.edge import Edge, EdgeOf, example, json_response
 from server.api.fields import ModelName, StrictBody
 from server.api.receipt_body import Receipt
+from server.api.tenant import TenantOf
 from server.request import Finish, FinishReason, GenerateRequest, ModelCard, Task
 
 OTHER = (
@@ -39,7 +40,7 @@ router = APIRouter(tags=["verify"])
 
 
 @router.post("/v1/verify", summary="Make a text again from its receipt", responses=example(IDENTICAL))
-async def verify(body: VerifyBody, request: Request, edge: EdgeOf) -> Response:
+async def verify(body: VerifyBody, request: Request, edge: EdgeOf, tenant: TenantOf) -> Response:
     """Generate once more what `receipt` records, with the same parameters from the same prompt ids.
 
     `verdict` is `identical`; or `different`, with the `index` of the first token that is and what it was
@@ -50,7 +51,7 @@ async def verify(body: VerifyBody, request: Request, edge: EdgeOf) -> Response:
     card = edge.select(Task.GENERATE, body.model or body.receipt.model)
     if body.receipt.system_fingerprint != card.fingerprint and not body.force:
         return json_response(_other_fingerprint(body.receipt, card))
-    again = body.receipt.to_request(card)
+    again = body.receipt.to_request(card, tenant=tenant)
     edge.limits.check_stop(again.stop)
     edge.limits.check_cost([again], card)
     finish = await unless_gone(request.receive, _finish(again, edge))
