@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,10 +23,10 @@ class Penalty:
     divisor: float = 1.0
 
     @classmethod
-    def of(cls, losses: dict[int, float], *, divisor: float = 1.0) -> Penalty:
+    def of(cls, losses: dict[int, float]) -> Penalty:
         tokens = sorted(losses)
         each = np.array([losses[token] for token in tokens], dtype=np.float64)
-        return cls(tokens=np.array(tokens, dtype=np.int64), losses=each, divisor=divisor)
+        return cls(tokens=np.array(tokens, dtype=np.int64), losses=each)
 
     def change_row(self, scores: Tensor) -> None:
         """Penalize in place the logits of a whole vocabulary, `scores` [vocabulary] float32."""
@@ -60,8 +58,17 @@ def penalty(row: Row) -> Penalty:
     """
     sampling = row.sampling
     start = row.window(sampling.penalty_window)
-    counts = Counter(row.tokens[max(start, row.prompt_length) :])
-    seen: Iterable[int] = counts if sampling.repetition_penalty == 1.0 else set(row.tokens[start:])
-    presence, frequency = sampling.presence_penalty, sampling.frequency_penalty
-    losses = {token: counts[token] * frequency + presence * (token in counts) for token in seen}
-    return Penalty.of(losses, divisor=sampling.repetition_penalty)
+    output = np.array(row.tokens[max(start, row.prompt_length) :], dtype=np.int64)
+    tokens, counts = np.unique(output, return_counts=True)
+    each, once = _bounded(sampling.frequency_penalty), _bounded(sampling.presence_penalty)
+    losses = counts.astype(np.float64) * each + once
+    if sampling.repetition_penalty == 1.0:
+        return Penalty(tokens=tokens, losses=losses)
+    seen = np.unique(np.array(row.tokens[start:], dtype=np.int64))
+    of_all = np.zeros(len(seen))
+    of_all[seen.searchsorted(tokens)] = losses
+    return Penalty(tokens=seen, losses=of_all, divisor=sampling.repetition_penalty)
+
+
+def _bounded(loss: float) -> float:
+    return min(max(loss, -LARGEST), LARGEST)

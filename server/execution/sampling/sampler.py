@@ -58,9 +58,11 @@ def _alternatives(logprobs: Tensor, row: Row) -> tuple[tuple[int, float], ...]:
 def _choose_special(logits: Tensor, logprobs: Tensor, rows: Seq[Row]) -> Iterator[tuple[int, Choice]]:
     """(index, choice) of the rows that want something else than the largest logit."""
     sampled = [i for i, row in enumerate(rows) if not row.sampling.greedy]
-    if sampled:
-        some = [rows[i] for i in sampled]
-        yield from zip(sampled, _draw_each(logits[sampled], logprobs[sampled], some), strict=True)
+    if len(sampled) == len(rows):
+        yield from enumerate(_draw_each(logits, logprobs, rows))
+    elif sampled:
+        some = _draw_each(logits[sampled], logprobs[sampled], [rows[i] for i in sampled])
+        yield from zip(sampled, some, strict=True)
     for i, row in enumerate(rows):
         if row.sampling.greedy and (restricts(row) or asked(row.sampling)):
             scores = logits[i].clone()
@@ -68,27 +70,26 @@ def _choose_special(logits: Tensor, logprobs: Tensor, rows: Seq[Row]) -> Iterato
             yield i, Choice(int(scores.argmax()), row.surprise)
 
 
-def _draw_each(scores: Tensor, logprobs: Tensor, rows: Seq[Row]) -> Iterator[Choice]:
-    """Draw from each row of `scores` and their `logprobs` [rows, vocabulary]. `scores` is overwritten."""
+def _draw_each(logits: Tensor, logprobs: Tensor, rows: Seq[Row]) -> Iterator[Choice]:
+    """Draw from each row of `logits` and their `logprobs` [rows, vocabulary]."""
     plans = [split(asked(row.sampling)) for row in rows]
-    changed = [_change(one, row, changes) for one, row, (changes, _) in zip(scores, rows, plans, strict=True)]
-    if any(changed):
-        logprobs = scores.log_softmax(dim=-1)
-    wholes = [Whole(*each) for each in zip(scores, logprobs, strict=True)]
-    for row, (_, stages), whole, candidates in zip(
-        rows, plans, wholes, top(scores, logprobs, wholes), strict=True
-    ):
+    if any(changes or restricts(row) for row, (changes, _) in zip(rows, plans, strict=True)):
+        logits = logits.clone()
+        for scores, row, (changes, _) in zip(logits, rows, plans, strict=True):
+            _change(scores, row, changes)
+        logprobs = logits.log_softmax(dim=-1)
+    wholes = [Whole(*each) for each in zip(logits, logprobs, strict=True)]
+    lists = top(logits, logprobs, wholes)
+    for row, (_, stages), whole, candidates in zip(rows, plans, wholes, lists, strict=True):
         yield _draw(candidates, whole, row, stages)
 
 
-def _change(scores: Tensor, row: Row, stages: Seq[Stage]) -> bool:
-    """Let bias, bans and `stages` act in place on `scores` [vocabulary]. Whether there were any."""
-    restricted = restricts(row)
-    if restricted:
+def _change(scores: Tensor, row: Row, stages: Seq[Stage]) -> None:
+    """Let bias, bans and `stages` act in place on `scores` [vocabulary]."""
+    if restricts(row):
         restrict(scores, row)
     for stage in stages:
         change_row(scores, row, stage)
-    return restricted or bool(stages)
 
 
 def _draw(candidates: Candidates | None, whole: Whole, row: Row, stages: Seq[Stage]) -> Choice:

@@ -56,11 +56,9 @@ NARROWS: dict[Stage, Callable[[Candidates, Row], Candidates]] = {
 def asked(sampling: Sampling) -> tuple[Stage, ...]:
     """The stages that do something, in their order, each once."""
     narrows = not sampling.greedy and sampling.mirostat is None
-    return tuple(
-        stage
-        for stage in dict.fromkeys(sampling.order)
-        if (narrows or stage in CHANGES) and ASKED[stage](sampling)
-    )
+    some = [stage for stage, is_asked in ASKED.items() if is_asked(sampling) and stage in sampling.order]
+    wanted = some if narrows else [stage for stage in some if stage in CHANGES]
+    return tuple(sorted(wanted, key=sampling.order.index))
 
 
 def split(stages: Sequence[Stage]) -> tuple[Sequence[Stage], Sequence[Stage]]:
