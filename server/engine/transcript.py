@@ -23,7 +23,8 @@ class Transcript:
         self._stop_tokens = frozenset(request.stop_tokens)
         self._seed = command.sampling.seed
         self._prompt = tuple(command.tokens)
-        self._scores = list[Scored]()  # of the prompt, until the first chunk takes them
+        self._scores = list[Scored]()  # of the prompt
+        self._owes_prompt = command.prompt_alternatives is not None  # the first chunk takes it along
         self._cached = 0
         self._output = list[int]()
         self._sent = list[str]()
@@ -110,10 +111,10 @@ class Transcript:
         return Token(id=token.id, text=kept, logprob=token.logprob, alternatives=token.alternatives)
 
     def _take_prompt(self) -> tuple[Token, ...]:
-        """The prompt's tokens with their scores, if it was scored; once."""
-        scores, self._scores = self._scores, []
-        if not scores:
+        """The prompt's tokens with their scores, if it was scored; once. The first has none."""
+        if not self._owes_prompt:
             return ()
+        self._owes_prompt = False
         detokenizer = Detokenizer(self._tokenizer)
         first, *texts = (self._prompt_text(detokenizer, token) for token in self._prompt)
         special = map(self._tokenizer.is_special, self._prompt)
@@ -127,7 +128,7 @@ class Transcript:
                     special=is_special,
                     alternatives=self._alternatives(scored, text),
                 )
-                for scored, text, is_special in zip(scores, texts, special, strict=True)
+                for scored, text, is_special in zip(self._scores, texts, special, strict=True)
             ),
         )
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from server.engine.messages import Generate, Sampled
 from server.engine.transcript import Transcript
-from server.request import Chunk, Finish, FinishReason, GenerateRequest, Sampling
+from server.request import Chunk, Finish, FinishReason, GenerateRequest, Sampling, Token
 from server.scheduling.plan import Scored
 from tests.text.vocabularies import tokenizer
 
@@ -58,3 +61,63 @@ def test_a_token_waits_while_its_text_may_yet_be_a_stop_string() -> None:
     chunks, finish = speak("aab", ["ab"])
     assert finish.text == "a"
     assert "".join(chunk.text for chunk in chunks[:-1]) in ("", "a")
+
+
+def scored_prompt(prompt: str, *, pieces: int) -> tuple[Token, ...]:
+    """What a stream of one token says of its prompt, whose scores come in so many pieces."""
+    tokens = tokenizer("byte level")
+    ids = tokens.encode(prompt, add_special_tokens=False)
+    command = Generate(1, "model", ids, 1, Sampling(), [], prompt_alternatives=1)
+    transcript = Transcript(tokens, command, GenerateRequest(prompt=prompt, sampling=command.sampling))
+    scores = [Scored(id_, -0.25, ((id_, -0.25),)) for id_ in ids[1:]]
+    cuts = [len(scores) * i // pieces for i in range(pieces + 1)]
+    for start, stop in pairwise(cuts):
+        chunk = transcript.push(Sampled(1, (), None, tuple(scores[start:stop])))
+        assert not chunk.prompt
+    return transcript.push(Sampled(1, (Scored(ids[0], -0.5),), FinishReason.LENGTH)).prompt
+
+
+@pytest.mark.parametrize("prompt", ["a", "ab 日🙂é"])
+@pytest.mark.parametrize("pieces", [1, 3])
+def test_a_scored_prompt_comes_whole_and_its_first_token_has_no_score(prompt: str, pieces: int) -> None:
+    first, *rest = scored_prompt(prompt, pieces=pieces)
+    assert first.logprob is None
+    assert [token.logprob for token in rest] == [-0.25] * len(rest)
+    assert all(token.alternatives[0].text == token.text for token in rest)
+    assert "".join(token.text for token in (first, *rest)) == prompt
+
+
+def test_a_text_never_ends_within_a_character() -> None:
+    tokens = tokenizer("byte level")
+    ids = tokens.encode("é🙂", add_special_tokens=False)[:-1]
+    command = Generate(1, "model", [], len(ids), Sampling(), [])
+    transcript = Transcript(tokens, command, GenerateRequest(prompt="", sampling=command.sampling))
+    scored = tuple(Scored(id_, -0.5) for id_ in ids)
+    finish = transcript.push(Sampled(1, scored, FinishReason.LENGTH)).finish
+    assert finish is not None
+    assert finish.text == "é"
+    assert finish.output_ids == tuple(ids)
+
+
+def test_a_stop_string_is_kept_if_so_asked_and_what_follows_it_is_not() -> None:
+    tokens = tokenizer("byte level")
+    ids = tokens.encode("one stop two", add_special_tokens=False)
+    command = Generate(1, "model", [], len(ids), Sampling(), [])
+    request = GenerateRequest(prompt="", sampling=command.sampling, stop=("stop",), include_stop=True)
+    scored = tuple(Scored(id_, -0.5) for id_ in ids)
+    chunk = Transcript(tokens, command, request).push(Sampled(1, scored, None))
+    assert chunk.finish is not None
+    assert (chunk.finish.text, chunk.finish.stop) == ("one stop", "stop")
+    assert chunk.text == "one stop"
+
+
+def test_a_stop_token_ends_the_text_before_itself() -> None:
+    tokens = tokenizer("byte level")
+    ids = tokens.encode("ab", add_special_tokens=False)
+    command = Generate(1, "model", [], 9, Sampling(), [ids[-1]])
+    request = GenerateRequest(prompt="", sampling=command.sampling, stop_tokens=(ids[-1],))
+    scored = tuple(Scored(id_, -0.5) for id_ in ids)
+    finish = Transcript(tokens, command, request).push(Sampled(1, scored, FinishReason.EOS)).finish
+    assert finish is not None
+    assert (finish.reason, finish.stop) == (FinishReason.STOP, ids[-1])
+    assert finish.text == tokens.decode(ids[:-1])
