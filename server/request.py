@@ -208,6 +208,7 @@ class FillMaskRequest:
     model: str | None = None
     top_k: int = 5
     targets: tuple[str, ...] | None = None
+    terms: Terms = field(default_factory=Terms)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -233,6 +234,7 @@ class EmbedRequest:
     truncation_side: Side = Side.RIGHT
     normalize: bool = True
     dimensions: int | None = None
+    terms: Terms = field(default_factory=Terms)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

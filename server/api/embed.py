@@ -12,8 +12,9 @@ from starlette.responses import Response
 from server.api.connection import every, unless_gone
 from server.api.edge import EdgeOf, characters, example, json_response
 from server.api.fields import MAX_COUNT, ModelName, StrictBody, TextsOrTokens, only, texts_or_tokens
+from server.api.tenant import TenantOf
 from server.errors import EmptyInput
-from server.request import EmbedRequest, ModelCard, Side, Task
+from server.request import EmbedRequest, ModelCard, Side, Task, Terms
 
 EXAMPLE: dict[str, Any] = {"inputs": ["What is deep learning?", "A kind of machine learning."]}
 
@@ -31,17 +32,18 @@ class EmbedBody(StrictBody):
     prompt_name: Annotated[str | None, only()] = None
     encoding_format: Annotated[str | None, only("float")] = None
 
-    def to_requests(self, card: ModelCard) -> list[EmbedRequest]:
+    def to_requests(self, card: ModelCard, *, tenant: str) -> list[EmbedRequest]:
         """One for each text. Raises EmptyInput for an empty one."""
         texts = texts_or_tokens(self.inputs)
         if not all(texts):
             raise EmptyInput("inputs")
-        return [self._to_request(text, card) for text in texts]
+        return [self._to_request(text, card, Terms(tenant=tenant)) for text in texts]
 
-    def _to_request(self, text: str | list[int], card: ModelCard) -> EmbedRequest:
+    def _to_request(self, text: str | list[int], card: ModelCard, terms: Terms) -> EmbedRequest:
         return EmbedRequest(
             text=text if isinstance(text, str) else tuple(text),
             model=card.name,
+            terms=terms,
             truncate=bool(self.truncate),
             truncation_side=Side((self.truncation_direction or "right").lower()),
             normalize=self.normalize is not False,
@@ -53,13 +55,13 @@ router = APIRouter(tags=["embed"])
 
 
 @router.post("/embed", summary="Embed texts", responses=example([[0.0124, -0.0731], [0.0310, -0.0442]]))
-async def embed(body: EmbedBody, request: Request, edge: EdgeOf) -> Response:
+async def embed(body: EmbedBody, request: Request, edge: EdgeOf, tenant: TenantOf) -> Response:
     """A vector for each text: always a list of lists, even for one text."""
     began = time.perf_counter()
     card = edge.select(Task.EMBED, body.model)
     texts = texts_or_tokens(body.inputs)
     edge.limits.check_inputs(len(texts), "inputs")
-    work = every(edge.engine.embed(each) for each in body.to_requests(card))
+    work = every(edge.engine.embed(each) for each in body.to_requests(card, tenant=tenant))
     embeddings = await unless_gone(request.receive, work)
     total_s = time.perf_counter() - began
     headers = {

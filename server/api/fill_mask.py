@@ -11,8 +11,9 @@ from starlette.responses import Response
 from server.api.connection import every, unless_gone
 from server.api.edge import EdgeOf, example, json_response
 from server.api.fields import ModelName, StrictBody, Texts, Word, as_list, one_or_many
+from server.api.tenant import TenantOf
 from server.errors import EmptyInput
-from server.request import FillMaskRequest, MaskCandidate, ModelCard, Task
+from server.request import FillMaskRequest, MaskCandidate, ModelCard, Task, Terms
 
 MAX_TOP_K = 1000
 
@@ -33,18 +34,19 @@ class FillMaskBody(StrictBody):
     parameters: FillMaskParameters = FillMaskParameters()
     model: ModelName | None = None
 
-    def to_requests(self, card: ModelCard) -> list[FillMaskRequest]:
+    def to_requests(self, card: ModelCard, *, tenant: str) -> list[FillMaskRequest]:
         """One for each text. Raises EmptyInput for an empty one."""
         texts = one_or_many(self.inputs)
         if not all(texts):
             raise EmptyInput("inputs")
-        return [self._to_request(text, card) for text in texts]
+        return [self._to_request(text, card, Terms(tenant=tenant)) for text in texts]
 
-    def _to_request(self, text: str, card: ModelCard) -> FillMaskRequest:
+    def _to_request(self, text: str, card: ModelCard, terms: Terms) -> FillMaskRequest:
         targets = self.parameters.targets
         return FillMaskRequest(
             text=text,
             model=card.name,
+            terms=terms,
             top_k=self.parameters.top_k or 5,
             targets=None if targets is None else tuple(targets),
         )
@@ -58,7 +60,7 @@ router = APIRouter(tags=["fill-mask"])
 
 
 @router.post("/fill-mask", summary="Fill in masked words", responses=example(ANSWER))
-async def fill_mask(body: FillMaskBody, request: Request, edge: EdgeOf) -> Response:
+async def fill_mask(body: FillMaskBody, request: Request, edge: EdgeOf, tenant: TenantOf) -> Response:
     """The likeliest words for each mask, best first.
 
     One mask gives a list of candidates; several give a list for each mask; a list of texts gives a list
@@ -67,7 +69,7 @@ async def fill_mask(body: FillMaskBody, request: Request, edge: EdgeOf) -> Respo
     card = edge.select(Task.FILL_MASK, body.model)
     edge.limits.check_inputs(len(one_or_many(body.inputs)), "inputs")
     edge.limits.check_targets(len(body.parameters.targets or ()))
-    work = every(edge.engine.fill_mask(each) for each in body.to_requests(card))
+    work = every(edge.engine.fill_mask(each) for each in body.to_requests(card, tenant=tenant))
     answers = [_shape(masks) for masks in await unless_gone(request.receive, work)]
     return json_response(answers if isinstance(body.inputs, list) else answers[0])
 

@@ -123,7 +123,8 @@ def fill_mask(id_: int, model: Served, request: FillMaskRequest) -> FillMask:
         )
     targets = None if request.targets is None else _target_ids(model.tokenizer, request.targets)
     work = MaskWork(positions=positions, top_k=request.top_k, targets=targets)
-    return FillMask(id=id_, model=model.name, tokens=tuple(tokens), work=work)
+    standing = _standing(request.terms)
+    return FillMask(id=id_, model=model.name, tokens=tuple(tokens), work=work, standing=standing)
 
 
 def embed(id_: int, model: Served, request: EmbedRequest) -> Embed:
@@ -136,7 +137,8 @@ def embed(id_: int, model: Served, request: EmbedRequest) -> Embed:
             raise ContextTooLong(tokens=len(tokens), limit=model.max_tokens)
         tokens = _truncated(model, request)
     work = EmbedWork(normalize=request.normalize, dimensions=request.dimensions)
-    return Embed(id=id_, model=model.name, tokens=tuple(tokens), work=work)
+    standing = _standing(request.terms)
+    return Embed(id=id_, model=model.name, tokens=tuple(tokens), work=work, standing=standing)
 
 
 def _tokens(model: Served, text: str | Sequence[int], *, add_special_tokens: bool) -> list[int]:

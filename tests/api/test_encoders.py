@@ -174,3 +174,23 @@ async def test_an_unknown_field_of_tokenize_is_named(client: AsyncClient, body: 
     response = await client.post("/tokenize", json=body)
     assert response.status_code == 422
     assert response.json()["error"] == "Input validation error: unknown field `colour`"
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/fill-mask", {"inputs": "a [MASK]"}),
+        ("/embed", {"inputs": "a"}),
+        ("/v1/embeddings", {"input": "a"}),
+    ],
+)
+async def test_encoders_are_shared_fairly_between_keys_too(
+    client: AsyncClient, engine: FakeEngine, path: str, body: dict[str, Any]
+) -> None:
+    for key in ("one", "other"):
+        await client.post(path, json=body, headers={"authorization": f"Bearer {key}"})
+    await client.post(path, json=body)
+    one, other, nobody = (asked.terms.tenant for asked in engine.asked)
+    assert one != other
+    assert nobody == ""
+    assert "one" not in one

@@ -13,8 +13,9 @@ from starlette.responses import Response
 from server.api.connection import every, unless_gone
 from server.api.edge import EdgeOf, example, json_response
 from server.api.fields import MAX_COUNT, ModelName, StrictBody, Text, TextsOrTokens, texts_or_tokens
+from server.api.tenant import TenantOf
 from server.errors import EmptyInput
-from server.request import Embedding, EmbedRequest, ModelCard, Task
+from server.request import Embedding, EmbedRequest, ModelCard, Task, Terms
 
 ANSWER = {
     "object": "list",
@@ -33,7 +34,7 @@ class EmbeddingsBody(StrictBody):
     dimensions: Annotated[int, Field(ge=1, le=MAX_COUNT)] | None = None
     user: Text | None = None
 
-    def to_requests(self, card: ModelCard) -> list[EmbedRequest]:
+    def to_requests(self, card: ModelCard, *, tenant: str) -> list[EmbedRequest]:
         """One for each text. Raises EmptyInput for an empty one."""
         texts = texts_or_tokens(self.input)
         if not all(texts):
@@ -42,6 +43,7 @@ class EmbeddingsBody(StrictBody):
             EmbedRequest(
                 text=text if isinstance(text, str) else tuple(text),
                 model=card.name,
+                terms=Terms(tenant=tenant),
                 dimensions=self.dimensions,
             )
             for text in texts
@@ -52,11 +54,11 @@ router = APIRouter(tags=["openai"])
 
 
 @router.post("/v1/embeddings", summary="Embed texts", responses=example(ANSWER))
-async def embeddings(body: EmbeddingsBody, request: Request, edge: EdgeOf) -> Response:
+async def embeddings(body: EmbeddingsBody, request: Request, edge: EdgeOf, tenant: TenantOf) -> Response:
     """OpenAI's embeddings. `base64` is little-endian float32; OpenAI's own client asks for it by itself."""
     card = edge.select(Task.EMBED, body.model)
     edge.limits.check_inputs(len(texts_or_tokens(body.input)), "input")
-    work = every(edge.engine.embed(each) for each in body.to_requests(card))
+    work = every(edge.engine.embed(each) for each in body.to_requests(card, tenant=tenant))
     results = await unless_gone(request.receive, work)
     tokens = sum(result.tokens for result in results)
     encode = _base64 if body.encoding_format == "base64" else _floats
