@@ -52,8 +52,8 @@ class GenerationLane:
         self._holdings = Holdings(blocks)
         self._live = dict[int, Sequence]()  # waiting or running, by id
         self._arrivals = count()
+        self._servings = count(1)
         self._usual_output = 0.0  # tokens of an answer, as a fading mean
-        self._turn = 0
         self._plan = dict[int, Slice]()  # of the step being planned, by id
         self._out_of_blocks = False  # found while it was planned: nobody new comes in
 
@@ -102,7 +102,6 @@ class GenerationLane:
 
     def next_step(self, prompt_tokens: int | None = None) -> DecodeStep | None:
         """One row of each stream, then at most `prompt_tokens` of prompts; None: as many as a step takes."""
-        self._turn += 1
         self._plan = {}
         self._out_of_blocks = False
         fair = self._plan_rows()
@@ -179,7 +178,7 @@ class GenerationLane:
         for sequence in choose_rows(rows, min(fair.max_rows, self._max_batch_tokens)):
             if self._make_room(sequence):
                 self._put(sequence, 1)
-                sequence.served = self._turn
+                sequence.served = next(self._servings)
         return fair
 
     def _fair_step(self, rows: list[Sequence]) -> FairStep:

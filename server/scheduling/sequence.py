@@ -33,7 +33,7 @@ class Sequence:
     read: bool = False  # the whole prompt has been computed, be it in the cache still or not
     timed_out: bool = False
     arrival: int = 0  # the lane numbers them as they come
-    served: int = 0  # the lane's turn in which it last had a decode row
+    served: int = 0  # the lane numbers decode rows, too: this is its latest
     chain: list[Prefix] = field(default_factory=list, repr=False)  # of its full blocks, as far as named
     prompt_length: int = field(init=False)
 

@@ -101,23 +101,21 @@ def test_the_queue_gives_the_first_of_all_that_wait(joins: list[tuple[str, int, 
     """Against a plain search, with counters growing and requests leaving and coming back in between."""
     shares = Shares()
     line = WaitingLine[Sequence](shares)
-    waiting = dict[int, tuple[int, Sequence]]()
+    waiting, away = dict[int, Sequence](), list[Sequence]()
     for arrival, (tenant, priority, cost) in enumerate(joins):
         newcomer = sequence(arrival, tenant, priority=priority)
         shares.join(tenant)
-        line.join(newcomer, arrival)
-        waiting[arrival] = arrival, newcomer
+        back = [away.pop()] if away and cost % 2 else []
+        for one in (newcomer, *back):
+            line.join(one, one.id)
+            waiting[one.id] = one
         shares.charge(tenant, cost)
-        first = min(
-            waiting.values(), key=lambda pair: (-pair[1].priority, shares.served(pair[1].tenant), pair[0])
-        )[1]
+        first = min(waiting.values(), key=lambda one: (-one.priority, shares.served(one.tenant), one.id))
         assert line.first() is first
-        if cost % 3 == 0:
+        if cost % 3:
+            away.append(first)
             line.leave(first.id)
             del waiting[first.id]
-        if cost % 3 == 1:
-            line.leave(first.id)
-            line.join(first, first.id)
         assert len(line) == len(waiting)
 
 
@@ -134,6 +132,19 @@ def test_a_tenant_with_less_than_its_share_of_seats_gets_one_of_anothers() -> No
     for _ in range(20):
         step(scheduler, device)
     assert lane.preemptions == 2  # nobody takes it back
+
+
+def test_a_tenant_that_was_served_more_waits_though_it_has_no_seat() -> None:
+    scheduler, lane, device = make(max_sequences=2)
+    scheduler.generate("gpt", sequence(0, "often", tokens=40, new=1))
+    for id_ in (1, 2):
+        scheduler.generate("gpt", sequence(id_, "seldom", new=30))
+    while lane.num_waiting or lane.num_running > 2:
+        step(scheduler, device)
+    scheduler.generate("gpt", sequence(3, "often", tokens=40, new=1))
+    for _ in range(3):
+        step(scheduler, device)
+    assert lane.preemptions == 0
 
 
 def test_a_tenant_alone_is_never_preempted_for_fairness() -> None:
@@ -212,6 +223,35 @@ def test_rows_of_a_tenant_within_its_share_always_run_and_the_others_take_turns(
     assert [seen[id_] for id_ in range(6)] == [2] * 6
 
 
+def test_the_streams_of_a_heavy_tenant_get_on_side_by_side() -> None:
+    scheduler, _, device = make(num_blocks=4000, max_sequences=16)
+    heavy = [sequence(id_, "heavy", new=200) for id_ in range(15)]
+    for one in (*heavy, sequence(15, "light", new=400)):
+        scheduler.generate("gpt", one)
+    while not all(one.generated for one in heavy):
+        step(scheduler, device)
+    before = [one.generated for one in heavy]
+    for _ in range(60):
+        step(scheduler, device)
+    gained = [one.generated - since for one, since in zip(heavy, before, strict=True)]
+    assert 20 < min(gained) <= max(gained) <= min(gained) + 1
+    assert max(gained) < 50
+
+
+def test_long_prompts_of_one_tenant_do_not_hold_up_the_stream_of_another() -> None:
+    scheduler, lane, device = make(num_blocks=4000, max_sequences=16, max_batch_tokens=512)
+    scheduler.generate("gpt", sequence(0, "warm", tokens=100, new=8))
+    run_to_end(scheduler, device)
+    scheduler.generate("gpt", stream := sequence(1, "light", new=60))
+    step(scheduler, device)
+    for id_ in range(2, 6):
+        scheduler.generate("gpt", sequence(id_, "heavy", tokens=900, new=1))
+    gaps = [seconds(step(scheduler, device)) for _ in range(50)]
+    assert lane.num_running == 2
+    assert stream.generated == 51
+    assert sum(gaps) / 50 <= 2.1 * (STEP_S + ROW_S)
+
+
 @given(st.dictionaries(st.text(max_size=2), st.integers(1, 20), min_size=1), st.integers(0, 60))
 def test_max_min_shares_are_used_up_and_can_only_grow_at_a_smaller_ones_cost(
     demands: dict[str, int], capacity: int
@@ -228,7 +268,7 @@ def test_one_request_at_a_time_is_hardly_slower_beside_fifty_at_once(flood: int)
     """Median seconds of the small tenant's requests: at most twice as many as alone."""
     scheduler, _, device = make(num_blocks=2000, max_sequences=16, max_batch_tokens=256)
     for id_ in range(flood):
-        scheduler.generate("gpt", sequence(id_, "flood", tokens=32, new=64))
+        scheduler.generate("gpt", sequence(id_, "flood", tokens=32, new=256))
     ones = [sequence(100 + number, "one", tokens=32, new=64) for number in range(9)]
     latencies = sorted(_latency(scheduler, device, one) for one in ones)
     alone = 2 * STEP_S + 32 * ROW_S + 63 * (STEP_S + ROW_S)
