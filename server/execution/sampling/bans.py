@@ -129,7 +129,7 @@ def _continuations(text: Sequence[int], length: int) -> Iterator[int]:
 
 
 def _follows(text: Sequence[int], run: Sequence[int], *, at: int) -> bool:
-    return at >= 0 and all(text[at + i] == token for i, token in enumerate(run))
+    return at >= 0 and list(text[at : at + len(run)]) == list(run)
 
 
 def _mask(tokens: Iterable[int], scores: Tensor) -> Tensor:

@@ -66,8 +66,7 @@ class Candidates:
     def without_first(self, count: int) -> Candidates:
         """All but the `count` most probable ones.
 
-        A list that was never narrowed subtracts what is gone from its mass, as a part of it must: the rest
-        of the mass is not listed.
+        Where nothing has narrowed the row yet, not all of its mass may be listed: what is gone is subtracted.
         """
         weights = self.weights[count:]
         if self.whole is None:

@@ -93,6 +93,21 @@ def test_xtc_excludes_all_but_the_least_of_the_top_choices() -> None:
     assert chosen(FOUR, Sampling(xtc_probability=1.0, xtc_threshold=0.4)) == {0, 1, 2, 3}
 
 
+def test_a_threshold_is_over_what_is_left() -> None:
+    """Of the first two, 0.625 and 0.375."""
+    two = Sampling(top_k=2, xtc_probability=1.0, xtc_threshold=0.35)
+    assert chosen(FOUR, two) == {1}
+    assert chosen(FOUR, Sampling(top_k=2, epsilon_cutoff=0.35)) == {0, 1}
+    assert chosen(FOUR, Sampling(top_k=2, epsilon_cutoff=0.45)) == {0}
+    assert chosen(FOUR, Sampling(top_k=2, top_p=0.6)) == {0}
+
+
+def test_xtc_looks_beyond_the_candidates(monkeypatch: pytest.MonkeyPatch) -> None:
+    scores = random_logits(spread=0.1, vocabulary=40)
+    monkeypatch.setattr(ranking, "CANDIDATES", 8)
+    assert chosen(scores, Sampling(xtc_probability=1.0, xtc_threshold=0.01)) == {int(scores.argmin())}
+
+
 def test_xtc_tosses_a_coin_of_its_own() -> None:
     """Where it falls on the other side, the token is the one chosen without XTC."""
     plain = [one(FOUR, Row(sampling=Sampling(seed=seed), tokens=[1])) for seed in range(200)]
