@@ -157,6 +157,21 @@ def test_four_lanes_share_what_the_streams_leave_though_it_does_for_one_pass_a_r
     assert min(server.spent.values()) > 0.7 * max(server.spent.values())
 
 
+def test_a_lane_that_needs_a_round_of_its_own_gets_one() -> None:
+    """What the prompts beside two streams leave of each round is less than a pass of the encoder."""
+    server = warm()
+    streams = [server.stream(model, new=3000) for model in ("gpt", "llama")]
+    while not all(stream.generated for stream in streams):
+        server.step()
+    for model in ("gpt", "llama"):
+        server.stream(model, tokens=6000)
+    server.embed(tokens=10, count=5000)
+    server.spent = dict.fromkeys(server.spent, 0.0)
+    since = server.now
+    server.gaps(streams[0], 200)
+    assert server.spent["bert"] > 0.1 * (server.now - since)
+
+
 def test_without_streams_batches_are_full() -> None:
     server = warm()
     server.embed(tokens=8, count=100)
