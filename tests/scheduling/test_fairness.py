@@ -119,6 +119,19 @@ def test_the_queue_gives_the_first_of_all_that_wait(joins: list[tuple[str, int, 
         assert len(line) == len(waiting)
 
 
+def test_who_comes_back_has_its_old_place() -> None:
+    shares = Shares()
+    line = WaitingLine[Sequence](shares)
+    ann, bob, other = sequence(0, "ann"), sequence(1, "bob"), sequence(2, "ann")
+    for one in (ann, bob, other):
+        shares.join(one.tenant)
+        line.join(one, one.id)
+    line.leave(ann.id)
+    assert line.first() is bob
+    line.join(ann, ann.id)
+    assert line.first() is ann
+
+
 def test_a_tenant_with_less_than_its_share_of_seats_gets_one_of_anothers() -> None:
     scheduler, lane, device = make(max_sequences=4)
     for id_ in range(8):
