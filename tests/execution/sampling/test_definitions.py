@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from server.execution.sampling import Drawn, Row, ranking, sample, sampler, truncation
+from server.execution.sampling.dry import dry_penalty
 from server.request import Dry, Mirostat, Sampling, Stage
-from tests.execution.sampling.reference import final_logits, probabilities
+from tests.execution.sampling.reference import dried, final_logits, probabilities
 
 VOCABULARY = 24
 
@@ -136,6 +137,14 @@ def test_a_sampler_alone_equals_its_definition(name: str, data: st.DataObject) -
 def test_samplers_in_any_company_and_order_equal_their_definitions(data: st.DataObject) -> None:
     names = data.draw(st.frozensets(st.sampled_from(sorted(FIELDS.keys() - {"mirostat"})), max_size=8))
     check_any(data, data.draw(sampling_with(names)))
+
+
+@settings(max_examples=200, deadline=None)
+@given(text=st.lists(st.integers(0, 2), max_size=40), dry=FIELDS["dry"])
+def test_dry_finds_the_longest_of_many_overlapping_copies(text: list[int], dry: Dry) -> None:
+    scores = torch.zeros(8)
+    dry_penalty(Row(sampling=Sampling(dry=dry), tokens=text)).change_row(scores)
+    np.testing.assert_allclose(scores.numpy(), dried(np.zeros(8), text, dry), rtol=1e-5)
 
 
 @settings(max_examples=100, deadline=None)

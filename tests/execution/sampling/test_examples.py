@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 import torch
 
+from server.execution.randomness import uniform
 from server.execution.sampling import Row, ranking, sample
-from server.execution.sampling.ranking import falling
+from server.execution.sampling.ranking import everything, falling
+from server.execution.sampling.whole import Whole
 from server.request import Dry, Sampling, Stage
 
 FOUR = torch.tensor([[0.5, 0.3, 0.15, 0.05]]).log()
@@ -262,6 +264,15 @@ def test_a_ban_that_leaves_nothing_gives_way_the_slighter_first() -> None:
     assert chosen(FOUR, Sampling(allowed_tokens=(1, 2), min_new_tokens=9), **stop) == {2}
 
 
+def test_each_ban_is_firmer_than_the_next() -> None:
+    either = Sampling(allowed_tokens=(0, 1))
+    biased = replace(either, logit_bias=((0, -math.inf),), bad_words=((1,),))
+    assert chosen(FOUR, biased) == {1}
+    assert chosen(FOUR, replace(either, bad_words=((0,),), no_repeat_ngram=1)) == {1}
+    repeated = replace(either, no_repeat_ngram=1, min_new_tokens=9)
+    assert chosen(FOUR, repeated, tokens=[0], stop_tokens=frozenset({1})) == {1}
+
+
 def test_ids_that_the_model_does_not_have_stand_for_nothing() -> None:
     strange = (-1, 4, 10**6)
     bias = tuple((token, value) for token in strange for value in (9.0, -math.inf))
@@ -293,6 +304,19 @@ def test_a_flat_distribution_is_decided_beyond_the_candidates(monkeypatch: pytes
     assert [one(scores, row) for row in rows] == by_candidates
     best = set(scores[0].topk(256).indices.tolist())
     assert any(token not in best for token in by_candidates)
+
+
+@pytest.mark.parametrize("order", [(Stage.TEMPERATURE, Stage.TOP_K), (Stage.TOP_K, Stage.TEMPERATURE)])
+def test_equals_stand_in_order_of_id_wherever_temperature_comes(order: tuple[Stage, ...]) -> None:
+    for seed in range(20):
+        row = Row(sampling=Sampling(temperature=2.0, top_k=4, seed=seed, order=order), tokens=[1])
+        assert one(torch.zeros(1, 4), row) == int(uniform(seed, 0, 1) * 4)
+
+
+def test_what_is_banned_is_in_no_list() -> None:
+    scores = random_logits(spread=0.001)[0]
+    scores[300:] = -math.inf
+    assert sorted(everything(Whole.of(scores)).tokens.tolist()) == list(range(300))
 
 
 def test_the_falling_order_is_that_of_a_stable_sort() -> None:
