@@ -29,7 +29,7 @@ _CONFIG = DecoderConfig(
     heads=3,
     kv_heads=1,
     head_dim=64,
-    mlp_size=3072,  # long sums: some kernels cut them in another way for few rows
+    mlp_size=1536,  # long sums: some kernels cut them in another way for few rows
     context_length=_BLOCK_SIZE * _BLOCKS,
     norm=Norm.RMS,
     norm_eps=1e-5,
@@ -42,7 +42,7 @@ _CONFIG = DecoderConfig(
 # A plan has steps; a step says how many tokens of which text are computed. Text 0 is the one looked at.
 _Plan = Sequence[Mapping[int, int]]
 _ALONE: _Plan = [{0: 150}]
-_IN_PIECES: _Plan = [{0: count} for count in (1, 2, 3, 5, 62, 67, 10)]
+_IN_PIECES: _Plan = [{0: count} for count in (1, 2, 5, 62, 80)]
 _AMONG_OTHERS: _Plan = [{1: 7, 0: 129, 2: 65}, {0: 1, 1: 1}, {2: 1, 0: 1, 1: 30}, {1: 3, 0: 18}, {0: 1, 2: 1}]
 
 
@@ -50,8 +50,8 @@ _AMONG_OTHERS: _Plan = [{1: 7, 0: 129, 2: 65}, {0: 1, 1: 1}, {2: 1, 0: 1, 1: 30}
 def keeps_its_bits(dtype: torch.dtype) -> bool:
     """Compute a text on the CPU at once, in pieces, and among others: True where every logit is the same.
 
-    The decoder has one layer, and is prepared as those that are loaded; about 20 ms. False is proof. True is
-    evidence: another shape of weights might still meet a kernel that this one does not.
+    The decoder has one layer, and is prepared as those that are loaded; 50 ms, more at first use. False is
+    proof. True is evidence: another shape of weights might still meet a kernel that this one does not.
     """
     decoder = _decoder(dtype)
     alone, *others = (_Trial(decoder, dtype).run(plan) for plan in (_ALONE, _IN_PIECES, _AMONG_OTHERS))
