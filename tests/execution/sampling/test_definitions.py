@@ -140,8 +140,11 @@ def test_samplers_in_any_company_and_order_equal_their_definitions(data: st.Data
 
 
 @settings(max_examples=200, deadline=None)
-@given(text=st.lists(st.integers(0, 2), max_size=40), dry=FIELDS["dry"])
-def test_dry_finds_the_longest_of_many_overlapping_copies(text: list[int], dry: Dry) -> None:
+@given(seed=st.integers(0, 10_000), symbols=st.integers(1, 3), size=st.integers(0, 40), dry=FIELDS["dry"])
+def test_dry_finds_the_longest_of_many_overlapping_copies(
+    seed: int, symbols: int, size: int, dry: Dry
+) -> None:
+    text = np.random.default_rng(seed).integers(0, symbols, size=size).tolist()
     scores = torch.zeros(8)
     dry_penalty(Row(sampling=Sampling(dry=dry), tokens=text)).change_row(scores)
     np.testing.assert_allclose(scores.numpy(), dried(np.zeros(8), text, dry), rtol=1e-5)
