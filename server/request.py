@@ -158,6 +158,7 @@ class Alternative:
     id: int
     text: str
     logprob: float
+    special: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

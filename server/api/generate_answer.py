@@ -129,13 +129,12 @@ def _prefill(token: Token) -> dict[str, Any]:
 
 
 def _top_tokens(token: Token) -> list[dict[str, Any]]:
-    """Of an alternative that was not chosen, nobody has told whether it is special."""
     return [
         {
             "id": other.id,
             "text": other.text,
             "logprob": other.logprob,
-            "special": other.id == token.id and token.special,
+            "special": other.special,
         }
         for other in token.alternatives
     ]

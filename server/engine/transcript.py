@@ -139,7 +139,12 @@ class Transcript:
     def _alternatives(self, scored: Scored, text: str) -> tuple[Alternative, ...]:
         """Each with the text that it would have by itself; the token itself with the text that it has."""
         return tuple(
-            Alternative(id=id_, text=text if id_ == scored.token else self._spell(id_), logprob=logprob)
+            Alternative(
+                id=id_,
+                text=text if id_ == scored.token else self._spell(id_),
+                logprob=logprob,
+                special=self._tokenizer.is_special(id_),
+            )
             for id_, logprob in scored.alternatives
         )
 
