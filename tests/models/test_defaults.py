@@ -11,6 +11,7 @@ import transformers
 from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
 
 from models.errors import SourceUnreachable
+from models.invariance import keeps_its_bits
 from models.loading import LoadedDecoder, LoadedEncoder, load
 from models.weights.sources import MINILM, SMOLLM2, Default, resolve
 from server.settings import Settings
@@ -57,13 +58,14 @@ def test_smollm2_agrees_with_transformers(oracle: Any) -> None:
     torch.testing.assert_close(whole, logits, atol=1e-3, rtol=0)
 
 
-def test_smollm2_in_bfloat16_is_the_same_in_chunks_and_alone() -> None:
-    if not torch.cpu._is_avx512_bf16_supported():
-        pytest.skip("this processor does not multiply in bfloat16")
-    loaded = load_decoder(torch.bfloat16)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_smollm2_is_the_same_in_chunks_and_alone(dtype: torch.dtype) -> None:
+    if not keeps_its_bits(dtype):
+        pytest.skip(f"the kernels of this machine do not keep the bits of {dtype}")
+    loaded = load_decoder(dtype)
     text = torch.randint(100, 49000, (300,), generator=torch.Generator().manual_seed(0)).tolist()
-    (whole,) = Session(loaded.decoder, loaded.config, dtype=torch.bfloat16).step([("text", text)])
-    session = Session(loaded.decoder, loaded.config, dtype=torch.bfloat16)
+    (whole,) = Session(loaded.decoder, loaded.config, dtype=dtype).step([("text", text)])
+    session = Session(loaded.decoder, loaded.config, dtype=dtype)
     session.step([("other", text[50:120]), ("text", text[:290])])
     one_by_one = [session.step([("text", [token]), ("other", [token])])[0] for token in text[290:]]
     assert torch.equal(torch.cat(one_by_one), whole[290:])
