@@ -98,3 +98,19 @@ def test_the_adapter_leaves_minilm_s_embeddings_as_they_are() -> None:
     assert torch.equal(plain.encoder(tokens, [40]), adapted.encoder(tokens, [40]))
     assert adapted.masked_lm.encoder.embeddings is adapted.encoder.embeddings
     assert plain.fingerprint != adapted.fingerprint
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@torch.inference_mode()
+def test_minilm_says_the_same_alone_and_in_every_batch(dtype: torch.dtype) -> None:
+    if not keeps_its_bits(dtype):
+        pytest.skip(f"the kernels of this machine do not keep the bits of {dtype}")
+    loaded = load(path_of(MINILM), device=CPU, dtype=dtype)
+    assert isinstance(loaded, LoadedEncoder)
+    lengths = [1, 2, 3, 5, 8, 13, 33, 64, 65, 128, 129, 300]
+    draw = torch.Generator().manual_seed(0)
+    texts = [torch.randint(1000, 30000, (length,), generator=draw) for length in lengths]
+    alone = [loaded.encoder(text, [len(text)]) for text in texts]
+    for first, last in ((0, 12), (3, 9), (10, 12)):
+        some = loaded.encoder(torch.cat(texts[first:last]), lengths[first:last])
+        assert torch.equal(some, torch.cat(alone[first:last]))
