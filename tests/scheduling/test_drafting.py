@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 from server.request import FinishReason, Mirostat, Sampling
 from server.scheduling.blocks import BlockPool
 from server.scheduling.drafting import LONGEST, Drafter, PromptLookup
-from server.scheduling.generation import DRAFTING_ROWS, GenerationLane
+from server.scheduling.generation import GenerationLane
 from server.scheduling.plan import DecodeStep
 from server.scheduling.scheduler import Scheduler
 from server.scheduling.sequence import Sequence
+from server.scheduling.step_plan import DRAFTING_ROWS
 from tests.scheduling.device import Device, Model, parrot, run_to_end, seconds, text_of
 
 
