@@ -175,7 +175,7 @@ class Receipt(StrictBody):
     version: Annotated[int, AfterValidator(_known_version)]
     model: ModelName
     system_fingerprint: Word
-    prompt_ids: Ids
+    prompt_ids: Annotated[Ids, Field(min_length=1)]
     parameters: Parameters
     output_ids: Ids
     text: Text

@@ -13,6 +13,7 @@ from server.api.edge import Edge, EdgeOf, example, json_response
 from server.api.fields import ModelName, StrictBody
 from server.api.receipt_body import Receipt
 from server.api.tenant import TenantOf
+from server.errors import InvalidRequest
 from server.request import Finish, FinishReason, GenerateRequest, ModelCard, Task
 
 OTHER = (
@@ -52,10 +53,18 @@ async def verify(body: VerifyBody, request: Request, edge: EdgeOf, tenant: Tenan
     if body.receipt.system_fingerprint != card.fingerprint and not body.force:
         return json_response(_other_fingerprint(body.receipt, card))
     again = body.receipt.to_request(card, tenant=tenant)
-    edge.limits.check_stop(again.stop)
-    edge.limits.check_cost([again], card)
-    finish = await unless_gone(request.receive, _finish(again, edge))
+    finish = await unless_gone(request.receive, _replay(again, card, edge))
     return json_response(_verdict(body.receipt, finish) | _served_by(card))
+
+
+async def _replay(request: GenerateRequest, card: ModelCard, edge: Edge) -> Finish:
+    """Raises InvalidRequest where this server would refuse the request itself."""
+    try:
+        edge.limits.check_stop(request.stop)
+        edge.limits.check_cost([request], card)
+        return await _finish(request, edge)
+    except InvalidRequest as error:
+        raise InvalidRequest(f"the receipt cannot be replayed here: {error}", parameter="receipt") from error
 
 
 async def _finish(request: GenerateRequest, edge: Edge) -> Finish:

@@ -22,7 +22,7 @@ from server.api.limits import Limits
 from server.api.receipt_body import Receipt, SamplingRecord
 from server.api.receipts import receipt, seal
 from server.api.samplers import SamplerParameters
-from server.errors import InvalidRequest
+from server.errors import ContextTooLong, InvalidRequest
 from server.execution.generation import DecoderRunner
 from server.execution.runner import Runner
 from server.request import (
@@ -220,6 +220,7 @@ async def test_a_receipt_changed_by_hand_is_refused(client: AsyncClient, path: s
         ("nonsense", 1, "unknown field `receipt.nonsense`"),
         ("parameters.sampling.top_z", 1, "unknown field `receipt.parameters.sampling.top_z`"),
         ("version", 2, "`receipt.version` must be 1"),
+        ("prompt_ids", [], "`receipt.prompt_ids` cannot be empty"),
         ("prompt_ids", ["1"], "`receipt.prompt_ids` must be a list of token ids"),
         ("output_ids", [1.5], "`receipt.output_ids` must be a list of token ids"),
         ("finish_reason", "bored", "`receipt.finish_reason` must be 'length'"),
@@ -377,8 +378,19 @@ async def test_a_receipt_is_held_to_the_limits_of_a_request(
     engine = Reciter()
     response = await verify(served, engine, {"receipt": written()}, limits=limits)
     assert response.status_code == 400
-    assert message in response.json()["error"]["message"]
+    error = response.json()["error"]
+    assert error["message"].startswith("the receipt cannot be replayed here: ")
+    assert message in error["message"]
     assert engine.asked == []
+
+
+async def test_a_receipt_too_long_for_this_model_is_refused_as_such(served: Served) -> None:
+    engine = Reciter(refusal=ContextTooLong(tokens=2, limit=8, new_tokens=9))
+    response = await verify(served, engine, {"receipt": written()})
+    error = response.json()["error"]
+    assert (response.status_code, error["param"]) == (400, "receipt")
+    assert error["message"].startswith("the receipt cannot be replayed here: ")
+    assert "must be <= 8" in error["message"]
 
 
 async def test_banned_tokens_that_the_model_does_not_have_are_refused(served: Served) -> None:
