@@ -249,10 +249,9 @@ def test_preempted_twice(model: Model, alone: Said) -> None:
 
 
 def test_speculated(model: Model) -> None:
-    """Of two words only, so that what comes has often been there before, and often is another."""
-    changes: dict[str, Any] = {
-        "sampling": replace(SAMPLING, allowed_tokens=(300, 400), repetition_penalty=1.0)
-    }
+    """Of two words only, and hot, so that what comes has often been there before, and often is another."""
+    two_words = Sampling(temperature=20.0, allowed_tokens=(300, 400), seed=1234)
+    changes: dict[str, Any] = {"sampling": two_words}
     plain, ahead = Engine(model), Engine(model, speculation=True)
     plain.run(model.request(**changes, max_new_tokens=60))
     ahead.run(model.request(**changes, max_new_tokens=60))
