@@ -20,6 +20,8 @@ import torch
 from models.errors import ModelError
 from models.kv_cache import KVCache
 from models.loading import LoadedDecoder, LoadedEncoder, load
+from models.numerics import numerics
+from models.weights.fingerprint import combine, digest_code
 from server.engine import messages
 from server.engine.loop import Loop
 from server.engine.messages import LoadFailed, ModelSetup, Ready, Setup, frame
@@ -108,8 +110,16 @@ def load_all(setup: Setup) -> list[Member]:
         step_tokens=step_tokens,
         max_sequences=setup.max_sequences,
         speculation=setup.speculation,
+        computing=_computing(device, dtype),
     )
     return [host.admit(model, weights) for model, weights in loaded]
+
+
+def _computing(device: torch.device, dtype: torch.dtype) -> str:
+    """What decides over a text besides the weights: how this machine rounds, and our own code."""
+    here = Path(__file__).parent
+    code = digest_code(here.parent / "models", here / "execution", here / "text")
+    return combine(numerics(device, dtype), code)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +132,7 @@ class Host:
     step_tokens: int
     max_sequences: int
     speculation: bool
+    computing: str  # a fingerprint of everything but the weights
 
     def admit(self, model: ModelSetup, weights: LoadedDecoder | LoadedEncoder) -> Member:
         """Raises NotEnoughMemory."""
@@ -180,7 +191,7 @@ class Host:
             parameters=weights.parameters,
             dtype=str(self.dtype).removeprefix("torch."),
             device=self.device.type,
-            fingerprint=weights.fingerprint,
+            fingerprint=combine(weights.fingerprint, self.computing),
             batch_invariant=is_batch_invariant(self.device, self.dtype),
         )
 

@@ -23,10 +23,12 @@ _SHAPING = (
     "generation_config.json",
     "tokenizer.json",
     "tokenizer_config.json",
+    "special_tokens_map.json",
     "vocab.json",
     "merges.txt",
     "vocab.txt",
-    "chat_template.jinja",
+    "chat_template.jinja",  # names the tokens that end a turn
+    "additional_chat_templates/default.jinja",
 )
 
 
