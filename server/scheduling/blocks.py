@@ -6,7 +6,7 @@ and can be found again until the space is wanted (cf. Zheng et al. 2023, SGLang,
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterable
 from collections.abc import Sequence as Seq
 
@@ -98,8 +98,8 @@ class BlockPool:
                 self._idle[block] = None
 
     def count_freed(self, blocks: Iterable[int]) -> int:
-        """How many of these, each held once by the caller, would be free if given back."""
-        return sum(self._holders[block] == 1 for block in blocks)
+        """How many would be free if these were given back, each as often as it is named."""
+        return sum(self._holders[block] == times for block, times in Counter(blocks).items())
 
     def count_idle(self, blocks: Iterable[int]) -> int:
         """How many of these are held by nobody."""

@@ -23,7 +23,7 @@ class EncodingLane:
         self._model = model
         self._max_batch_tokens = max_batch_tokens
         self._max_passages = max_passages
-        self._pace = EncoderPace()
+        self.pace = EncoderPace()
         self._shares = Shares()
         self._waiting = WaitingLine[Passage](self._shares)
         self._running = dict[int, Passage]()  # by id, while a step is under way
@@ -36,6 +36,10 @@ class EncodingLane:
     @property
     def num_waiting(self) -> int:
         return len(self._waiting)
+
+    def __contains__(self, id_: int) -> bool:
+        """Whether it waits or runs."""
+        return id_ in self._waiting or id_ in self._running
 
     def add(self, passage: Passage) -> None:
         """Queue it. ValueError where it has no tokens."""
@@ -68,12 +72,8 @@ class EncodingLane:
 
     def apply(self, step: EncodeStep, seconds: float) -> list[Passage]:
         """Every passage of a step is finished by it, but those aborted meanwhile."""
-        self._pace.observe(step, seconds)
+        self.pace.observe(step, seconds)
         return [passage for passage in step.passages if self.remove(passage.id) is not None]
-
-    @property
-    def pace(self) -> EncoderPace:
-        return self._pace
 
     def demand(self) -> Demand:
         return Demand(hungry=len(self._waiting) > 0)

@@ -72,6 +72,10 @@ class GenerationLane:
         """Drafted tokens that stood."""
         return self._drafting.accepted_tokens if self._drafting else 0
 
+    def __contains__(self, id_: int) -> bool:
+        """Whether it waits or runs."""
+        return id_ in self._roster
+
     def add(self, sequence: Sequence) -> None:
         """Queue it. ValueError where it has no tokens, or could never finish: its longest possible text
         must fit the pool alone."""
@@ -118,7 +122,7 @@ class GenerationLane:
         """What there is to do now, of streams and beside them."""
         rows = self._roster.rows
         seconds = self.pace.seconds(rows=self._fair_step(rows).max_rows) if rows else 0.0
-        return Demand(streams=len(rows), streams_s=seconds, hungry=len(self._roster) > len(rows))
+        return Demand(streams=len(rows), streams_s=seconds, hungry=self._roster.hungry)
 
     def tokens_before(self, sequence: Sequence) -> int:
         """Prompt tokens to compute until its first token, if it joined now: its own that the cache lacks,
@@ -127,10 +131,9 @@ class GenerationLane:
         own = len(sequence.tokens) - len(self._roster.holdings.find(sequence)) * self.blocks.block_size
         return self._roster.waiting.tokens_before(sequence) + running + own
 
-    def steps_until_seat(self) -> float:
-        """Where all are taken, one becomes free each time that an answer of usual length is written."""
-        seats = self._roster.seats
-        return (self.num_waiting + 1) * self._usual_output / len(seats) if seats.full else 0.0
+    def steps_until_seat(self, sequence: Sequence) -> float:
+        """If it joined now: each of the seats becomes free once an answer of usual length is written."""
+        return self._roster.seats_short(sequence) * self._usual_output / self._roster.seats.capacity
 
     def _fair_step(self, rows: list[Sequence]) -> FairStep:
         return FairStep(rows, self._roster.seats.num_tenants, self.pace)

@@ -9,6 +9,7 @@ from server.scheduling.plan import DecodeStep, EncodeStep
 
 MEMORY = 0.95  # what a step still weighs after the next one: the last fifty or so count
 SWEEPS = 8
+FEWEST_STEPS = 3  # before a law is believed: the first may have warmed the device up
 
 
 class Pace:
@@ -23,10 +24,11 @@ class Pace:
         self.weights = [0.0] * features
         self._products = [[0.0] * features for _ in range(features)]
         self._targets = [0.0] * features
+        self._steps = [0] * features  # in which each feature took part
 
-    @property
-    def measured(self) -> bool:
-        return any(self.weights)
+    def known(self, feature: int) -> bool:
+        """Whether enough steps had this feature to tell what it costs."""
+        return self._steps[feature] >= FEWEST_STEPS
 
     def seconds(self, features: Seq[float]) -> float:
         """What a step of these features takes; 0.0 while nothing like it was measured."""
@@ -36,6 +38,7 @@ class Pace:
         """A step of these features took so long. Steps that took no time teach nothing."""
         if seconds <= 0.0:
             return
+        self._steps = [steps + (feature > 0) for steps, feature in zip(self._steps, features, strict=True)]
         self._fade_in([feature / seconds for feature in features])
         for _ in range(SWEEPS):
             self._descend()
@@ -68,6 +71,11 @@ class DecoderPace:
 
     def __init__(self) -> None:
         self._law = Pace(3)
+
+    @property
+    def known(self) -> bool:
+        """Whether so many prompts were measured that `per_token` can be relied on."""
+        return self._law.known(0)
 
     @property
     def per_token(self) -> float:
@@ -103,6 +111,11 @@ class EncoderPace:
 
     def __init__(self) -> None:
         self._law = Pace(2)
+
+    @property
+    def known(self) -> bool:
+        """Whether so many steps were measured that `per_token` can be relied on."""
+        return self._law.known(0)
 
     @property
     def per_token(self) -> float:

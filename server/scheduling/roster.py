@@ -32,6 +32,9 @@ class Roster:
     def __len__(self) -> int:
         return len(self._live)
 
+    def __contains__(self, id_: int) -> bool:
+        return id_ in self._live
+
     @property
     def rows(self) -> list[Sequence]:
         """Of streams: those that are one token behind."""
@@ -72,13 +75,35 @@ class Roster:
             self.waiting.leave(head.id)
         return None
 
+    def seats_short(self, newcomer: Sequence) -> int:
+        """How many seats must become free until `newcomer`, if it joined now, has one."""
+        before = self.waiting.requests_before(newcomer)
+        return max(0, before + 1 - self.seats.open_to(newcomer.priority))
+
+    @property
+    def hungry(self) -> bool:
+        """Whether anybody could use more than the rows of streams: has a seat, or would get one."""
+        if any(True for _ in self.behind):
+            return True
+        head = self.waiting.first()
+        return head is not None and self._fits(head)
+
+    def _fits(self, sequence: Sequence) -> bool:
+        """As `admit` decides. Where seats alone rule it out, the cache is not asked."""
+        if self.seats.make_way(sequence) is None:
+            return False
+        found = self.holdings.find(sequence)
+        missing = self.holdings.missing(sequence, found)
+        return self.seats.make_way(sequence, missing_blocks=missing, found=found) is not None
+
     def admit(self, sequence: Sequence) -> list[Sequence] | None:
         """Give it a seat, and what the cache has of its text, if all its tokens fit.
 
         Returns who was preempted for it; None where it has to go on waiting.
         """
         found = self.holdings.find(sequence)
-        victims = self.seats.make_way(sequence, missing_blocks=self.holdings.missing(sequence, found))
+        missing = self.holdings.missing(sequence, found)
+        victims = self.seats.make_way(sequence, missing_blocks=missing, found=found)
         if victims is None:
             return None
         for victim in victims:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 
 from server.scheduling.encoding import EncodingLane
 from server.scheduling.generation import GenerationLane
 from server.scheduling.plan import DecodeStep, Results, Step
 from server.scheduling.sequence import Passage, Sequence
 from server.scheduling.turns import Turns
+
+BELIEF = 0.5  # what an estimate that nothing has tested loses each time it is asked for
+SETTLED_DEADLINES = 64  # of requests that ended before theirs: as many are kept before they are swept out
 
 
 class Scheduler:
@@ -24,7 +28,10 @@ class Scheduler:
             raise ValueError(f"a target of {itl_target_s} s between tokens cannot be met")
         self.lanes = dict(lanes)
         self._turns = Turns(self.lanes, itl_target_s)
-        self._deadlines = list[tuple[float, int, str]]()  # a heap of (when, id, model); some are over already
+        self._deadlines = list[
+            tuple[float, int, str]
+        ]()  # a heap of (when, id, model); some have ended already
+        self._untested = Counter[str]()  # by model: estimates since its last step
 
     def generate(self, model: str, sequence: Sequence) -> None:
         """Queue it. ValueError where it could never finish: empty, or longer than the KV cache."""
@@ -59,14 +66,17 @@ class Scheduler:
 
     def seconds_until_first(self, item: Sequence | Passage, model: str) -> float | None:
         """How long `item`, not yet queued, would wait for its first token or its answer, at the pace so far
-        and behind what is queued before it; None while that pace is unknown."""
+        and behind what is queued before it; None while that pace is unknown.
+
+        A model that has nothing to do measures nothing: where an estimate kept all requests away, it could
+        never be put right. So each one asked for in such a time is shorter than the one before.
+        """
+        seconds = self._estimate(item, model)
         lane = self.lanes[model]
-        if isinstance(item, Passage):
-            assert isinstance(lane, EncodingLane), f"{model} is no encoder"
-            return self._turns.seconds_for(model, lane.tokens_before(item))
-        assert isinstance(lane, GenerationLane), f"{model} is no decoder"
-        seconds = self._turns.seconds_for(model, lane.tokens_before(item))
-        return None if seconds is None else seconds + lane.steps_until_seat() * self._turns.round().seconds
+        if seconds is None or lane.num_running or lane.num_waiting:
+            return seconds
+        self._untested[model] += 1
+        return seconds * BELIEF ** (self._untested[model] - 1)
 
     def next_step(self) -> Step | None:
         """What to run now; None where there is nothing to do."""
@@ -78,6 +88,7 @@ class Scheduler:
         Of what was sampled, the first `sequence.appended` tokens stand: none is kept behind a stop token.
         """
         self._turns.settle(step, seconds)
+        self._untested[step.model] = 0
         lane = self.lanes[step.model]
         if isinstance(step, DecodeStep):
             assert isinstance(lane, GenerationLane)
@@ -85,6 +96,24 @@ class Scheduler:
         assert isinstance(lane, EncodingLane)
         return [*lane.apply(step, seconds)]
 
+    def _estimate(self, item: Sequence | Passage, model: str) -> float | None:
+        lane = self.lanes[model]
+        if isinstance(item, Passage):
+            assert isinstance(lane, EncodingLane), f"{model} is no encoder"
+            return self._turns.seconds_for(model, lane.tokens_before(item))
+        assert isinstance(lane, GenerationLane), f"{model} is no decoder"
+        seconds = self._turns.seconds_for(model, lane.tokens_before(item))
+        steps = lane.steps_until_seat(item)
+        return None if seconds is None else seconds + steps * self._turns.round().seconds
+
     def _watch(self, model: str, item: Sequence | Passage) -> None:
         if item.deadline < float("inf"):
             heappush(self._deadlines, (item.deadline, item.id, model))
+            self._sweep()
+
+    def _sweep(self) -> None:
+        """A deadline may be a day away, its request long done."""
+        present = sum(lane.num_running + lane.num_waiting for lane in self.lanes.values())
+        if len(self._deadlines) > 2 * present + SETTLED_DEADLINES:
+            self._deadlines = [entry for entry in self._deadlines if entry[1] in self.lanes[entry[2]]]
+            heapify(self._deadlines)

@@ -8,7 +8,8 @@ from each other in turns.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from collections.abc import Sequence as Seq
 
 from server.scheduling.blocks import BlockPool
 from server.scheduling.fairness import Shares
@@ -19,7 +20,7 @@ class Seats:
     """`capacity` of them."""
 
     def __init__(self, capacity: int, shares: Shares, blocks: BlockPool) -> None:
-        self._capacity = capacity
+        self.capacity = capacity
         self._shares = shares
         self._blocks = blocks
         self._taken = dict[int, Sequence]()  # by id
@@ -41,7 +42,11 @@ class Seats:
 
     @property
     def full(self) -> bool:
-        return len(self._taken) >= self._capacity
+        return len(self._taken) >= self.capacity
+
+    def open_to(self, priority: int) -> int:
+        """How many are free, or held by those of lower priority, who would stand up."""
+        return self.capacity - sum(one.priority >= priority for one in self._taken.values())
 
     def sit(self, sequence: Sequence) -> None:
         self._taken[sequence.id] = sequence
@@ -60,25 +65,32 @@ class Seats:
             self._taken.values(), key=lambda one: (one.priority, -self._by_tenant[one.tenant], -one.arrival)
         )
 
-    def make_way(self, sequence: Sequence, *, missing_blocks: int) -> list[Sequence] | None:
+    def make_way(
+        self, sequence: Sequence, *, missing_blocks: int = 0, found: Seq[int] = ()
+    ) -> list[Sequence] | None:
         """Who must stand up so that `sequence` gets a seat and `missing_blocks` more than are free.
 
-        Empty where nobody must; None, and nobody does, where those who must yield to it are not enough.
+        Blocks that it `found` are no gain: it will hold them itself. Empty where nobody must stand up; None,
+        and nobody does, where those who must yield to it are not enough.
         """
         victims = list[Sequence]()
         seated = Counter(self._by_tenant)
-        short_of_seats = self.full
         candidates = list(self._taken.values())
-        while short_of_seats or missing_blocks > 0:
+        while (self.full and not victims) or self._freed(victims, found) < missing_blocks:
             victim = self._next_victim(candidates, sequence, seated)
             if victim is None:
                 return None
             candidates.remove(victim)
             victims.append(victim)
             seated[victim.tenant] -= 1
-            short_of_seats = False
-            missing_blocks -= self._blocks.count_freed(victim.blocks)
         return victims
+
+    def _freed(self, victims: Iterable[Sequence], found: Seq[int]) -> int:
+        """Together: of a block that several of them share, each alone would free nothing."""
+        kept = set(found)
+        return self._blocks.count_freed(
+            block for victim in victims for block in victim.blocks if block not in kept
+        )
 
     def _next_victim(
         self, candidates: list[Sequence], sequence: Sequence, seated: Counter[str]
@@ -92,7 +104,7 @@ class Seats:
 
     def _owes(self, holder: str, claimant: str, seated: Counter[str]) -> bool:
         """Whether one who has less than a fair share of seats, and was served less, may have one of these."""
-        fair = self._capacity / self._shares.num_tenants
+        fair = self.capacity / self._shares.num_tenants
         return (
             seated[claimant] < fair
             and seated[holder] >= seated[claimant] + 2

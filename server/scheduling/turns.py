@@ -75,7 +75,7 @@ class Turns:
         None while the model's pace is unknown.
         """
         pace, now = self._lanes[model].pace, self.round()
-        if pace.per_token <= 0.0:
+        if not pace.known or pace.per_token <= 0.0:
             return None
         hungry = len(now.hungry | {model})
         if not now.has_streams:

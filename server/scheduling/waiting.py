@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sized
+from collections.abc import Mapping, Sized
 from heapq import heappop, heappush, heapreplace
 from typing import Generic, Protocol, TypeVar
 
@@ -38,6 +38,7 @@ class WaitingLine(Generic[Item]):
         self._shares = shares
         self._items = dict[int, tuple[int, Item]]()  # by id: when it came, and what it is
         self._lines = dict[_Line, list[tuple[int, int]]]()  # heaps of (arrival, id), some of which have left
+        self._requests = Counter[_Line]()
         self._tokens = Counter[_Line]()
         self._order = list[_Place]()
         self._places = dict[_Line, _Place]()  # the one entry of each line in `_order` that counts
@@ -45,10 +46,14 @@ class WaitingLine(Generic[Item]):
     def __len__(self) -> int:
         return len(self._items)
 
+    def __contains__(self, id_: int) -> bool:
+        return id_ in self._items
+
     def join(self, item: Item, arrival: int) -> None:
         """`arrival` is its place among those of its tenant and priority: one who left may come back to it."""
         line = (-item.priority, item.tenant)
         self._items[item.id] = (arrival, item)
+        self._requests[line] += 1
         self._tokens[line] += len(item.tokens)
         heappush(self._lines.setdefault(line, []), (arrival, item.id))
         if line not in self._places or arrival < self._places[line][2]:
@@ -59,24 +64,19 @@ class WaitingLine(Generic[Item]):
         _, item = self._items.pop(id_, (0, None))
         if item is not None:
             line = (-item.priority, item.tenant)
+            self._requests[line] -= 1
             self._tokens[line] -= len(item.tokens)
-            if not self._tokens[line]:
-                del self._tokens[line]
+            if not self._requests[line]:
+                del self._requests[line], self._tokens[line]
         return item
 
     def tokens_before(self, newcomer: Request) -> int:
-        """How many tokens would be served before `newcomer`, if it joined now.
+        """How many tokens would be served before `newcomer`, if it joined now."""
+        return _before(newcomer, self._tokens, size=len(newcomer.tokens))
 
-        All of higher priority, all of its own tenant, and of each other tenant as many as of its own.
-        """
-        higher = sum(tokens for line, tokens in self._tokens.items() if line[0] < -newcomer.priority)
-        own = self._tokens[-newcomer.priority, newcomer.tenant]
-        others = (
-            min(tokens, own + len(newcomer.tokens))
-            for (priority, tenant), tokens in self._tokens.items()
-            if priority == -newcomer.priority and tenant != newcomer.tenant
-        )
-        return higher + own + sum(others)
+    def requests_before(self, newcomer: Request) -> int:
+        """How many requests would be served before `newcomer`, if it joined now."""
+        return _before(newcomer, self._requests, size=1)
 
     def first(self) -> Item | None:
         """Whose turn it is; it stays in the queue."""
@@ -113,3 +113,19 @@ class WaitingLine(Generic[Item]):
         if self._places.get(line) == place:
             del self._places[line]
             del self._lines[line]
+
+
+def _before(newcomer: Request, totals: Mapping[_Line, int], *, size: int) -> int:
+    """All of higher priority, all of its own tenant, and of each other tenant as many as of its own.
+
+    `size` is what `newcomer` adds to its own line.
+    """
+    line = (-newcomer.priority, newcomer.tenant)
+    own = totals.get(line, 0)
+    higher = sum(total for (priority, _), total in totals.items() if priority < line[0])
+    others = sum(
+        min(total, own + size)
+        for (priority, tenant), total in totals.items()
+        if priority == line[0] and tenant != newcomer.tenant
+    )
+    return higher + own + others

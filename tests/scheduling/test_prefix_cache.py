@@ -54,6 +54,32 @@ def chain(pool: BlockPool, tokens: list[int], salt: bytes = b"") -> list[Prefix]
     return named
 
 
+def test_blocks_that_victims_share_are_counted_once_all_of_them_have_gone() -> None:
+    """Each alone would free two of the six that are missing; both together free eight."""
+    scheduler, lane, device = make(num_blocks=10)
+    shared = list(range(100, 124))
+    for id_ in (1, 2):
+        scheduler.generate("gpt", sequence(id_, [*shared, id_], new=6))
+        step(scheduler, device)
+    assert (lane.num_running, lane.blocks.num_free) == (2, 2)
+    scheduler.generate("gpt", sequence(3, list(range(200, 230)), priority=1))
+    assert step(scheduler, device).ids == [3]
+
+
+def test_nobody_stands_up_for_blocks_that_the_newcomer_will_hold_itself() -> None:
+    """It has found six of the victim's seven, so that these give it no room for the rest of its prompt."""
+    scheduler, lane, device = make(num_blocks=12)
+    shared = list(range(100, 124))
+    scheduler.generate("gpt", sequence(1, list(range(300, 316)), new=3, priority=2))
+    step(scheduler, device)
+    scheduler.generate("gpt", sequence(2, [*shared, 1], new=2))
+    step(scheduler, device)
+    assert (lane.num_running, lane.blocks.num_free) == (2, 0)
+    scheduler.generate("gpt", sequence(3, [*shared, *range(200, 216)], priority=1))
+    step(scheduler, device)
+    assert lane.preemptions == 0
+
+
 def test_a_prompt_that_was_computed_is_found_again() -> None:
     scheduler, lane, device = make()
     scheduler.generate("gpt", sequence(1, PROMPT))

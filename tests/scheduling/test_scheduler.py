@@ -169,3 +169,25 @@ def test_a_block_is_never_given_back_twice() -> None:
     blocks.give_back(taken)
     with pytest.raises(AssertionError, match="twice"):
         blocks.give_back(taken)
+
+
+def test_deadlines_of_requests_that_have_ended_are_not_kept() -> None:
+    scheduler, _ = make_scheduler()
+    for id_ in range(1000):
+        one = sequence(id_, tokens=1, new=1)
+        one.deadline = 86_400.0
+        scheduler.generate("gpt", one)
+        run_to_end(scheduler, budget=64)
+    assert len(scheduler._deadlines) < 100
+
+
+def test_a_deadline_is_kept_however_many_others_have_ended() -> None:
+    scheduler, _ = make_scheduler()
+    scheduler.encode("bert", Passage(id=1, tokens=(1,), work=EmbedWork(), deadline=40.0))
+    last = sequence(2)
+    last.deadline = 50.0
+    scheduler.generate("gpt", last)
+    for id_ in range(10, 300):
+        scheduler.encode("bert", Passage(id=id_, tokens=(1,), work=EmbedWork(), deadline=90.0))
+        scheduler.abort(id_)
+    assert [item.id for item in scheduler.expire(60.0)] == [1, 2]
