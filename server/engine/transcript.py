@@ -111,13 +111,17 @@ class Transcript:
         return Token(id=token.id, text=kept, logprob=token.logprob, alternatives=token.alternatives)
 
     def _take_prompt(self) -> tuple[Token, ...]:
-        """The prompt's tokens with their scores, if it was scored; once. The first has none."""
+        """The prompt's tokens with their scores, if it was scored; once. The first has none.
+
+        They are as many as were scored: a deadline may have passed before all of them were.
+        """
         if not self._owes_prompt:
             return ()
         self._owes_prompt = False
+        read = self._prompt[: 1 + len(self._scores)]
         detokenizer = Detokenizer(self._tokenizer)
-        first, *texts = (self._prompt_text(detokenizer, token) for token in self._prompt)
-        special = map(self._tokenizer.is_special, self._prompt)
+        first, *texts = (self._prompt_text(detokenizer, token) for token in read)
+        special = map(self._tokenizer.is_special, read)
         return (
             Token(id=self._prompt[0], text=first, logprob=None, special=next(special)),
             *(

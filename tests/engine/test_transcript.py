@@ -87,6 +87,20 @@ def test_a_scored_prompt_comes_whole_and_its_first_token_has_no_score(prompt: st
     assert "".join(token.text for token in (first, *rest)) == prompt
 
 
+@pytest.mark.parametrize("scored", range(4))
+def test_a_deadline_within_the_prompt_leaves_the_scores_that_there_are(scored: int) -> None:
+    tokens = tokenizer("byte level")
+    ids = tokens.encode("abba", add_special_tokens=False)
+    command = Generate(1, "model", ids, 1, Sampling(), [], prompt_alternatives=0)
+    transcript = Transcript(tokens, command, GenerateRequest(prompt="abba", sampling=command.sampling))
+    transcript.push(Sampled(1, (), None, tuple(Scored(id_, -0.25) for id_ in ids[1 : 1 + scored])))
+    chunk = transcript.push(Sampled(1, (), FinishReason.TIMEOUT))
+    assert [token.id for token in chunk.prompt] == ids[: 1 + scored]
+    assert [token.logprob for token in chunk.prompt] == [None, *[-0.25] * scored]
+    assert chunk.finish is not None
+    assert chunk.finish.prompt_tokens == len(ids)
+
+
 def test_a_text_never_ends_within_a_character() -> None:
     tokens = tokenizer("byte level")
     ids = tokens.encode("é🙂", add_special_tokens=False)[:-1]
