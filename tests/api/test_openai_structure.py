@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from httpx import AsyncClient
 
+from server.errors import InvalidRequest
+from server.grammar import GrammarError
 from server.request import GenerateRequest, Grammar, GrammarKind
 from tests.fakes import FakeEngine
 
@@ -35,6 +37,12 @@ def schema(source: object) -> Grammar:
         ({"response_format": {"type": "text"}}, None),
         ({"response_format": {"type": "json_object"}}, schema({"type": "object"})),
         ({"response_format": {"type": "json_object", "value": SCHEMA}}, schema(SCHEMA)),
+        ({"response_format": {"type": "json", "value": SCHEMA}}, schema(SCHEMA)),
+        ({"response_format": {"type": "json", "value": json.dumps(SCHEMA)}}, schema(SCHEMA)),
+        (
+            {"response_format": {"type": "regex", "value": "[0-9]+"}},
+            Grammar(kind=GrammarKind.REGEX, source="[0-9]+"),
+        ),
         (
             {"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": SCHEMA}}},
             schema(SCHEMA),
@@ -77,7 +85,10 @@ async def test_every_spelling_becomes_a_grammar(
             {"response_format": {"type": "text", "json_schema": {"schema": SCHEMA}}},
             "has no use for `json_schema`",
         ),
-        ({"response_format": {"type": "text", "value": SCHEMA}}, "`value` goes with"),
+        ({"response_format": {"type": "text", "value": SCHEMA}}, "of type text has no use for `value`"),
+        ({"response_format": {"type": "json"}}, "of type json needs `value`"),
+        ({"response_format": {"type": "regex"}}, "of type regex needs `value`"),
+        ({"response_format": {"type": "regex", "value": SCHEMA}}, "needs `value` as a string"),
         ({"response_format": {"type": "json_schema", "json_schema": {"name": "x"}}}, "schema` is required"),
         ({"response_format": {"type": "json_schema", "json_schema": {"schema": []}}}, "schema`"),
         ({"structured_outputs": {}}, "exactly one of json, regex, choice, grammar, json_object"),
@@ -106,3 +117,32 @@ async def test_a_bad_wish_is_named(
     assert response.status_code == 400
     assert name in response.json()["error"]["message"]
     assert not engine.asked
+
+
+@pytest.mark.parametrize("path", ROUTES)
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("field", "wish"),
+    [
+        ("guided_regex", "(?<=a)b"),
+        ("structured_outputs", {"regex": "(?<=a)b"}),
+        ("response_format", {"type": "regex", "value": "(?<=a)b"}),
+    ],
+)
+async def test_what_no_compiler_takes_is_refused_by_the_name_of_its_field(
+    client: AsyncClient, engine: FakeEngine, path: str, stream: bool, field: str, wish: Any
+) -> None:
+    engine.refusal = GrammarError("the grammar cannot be compiled: no look-behind")
+    response = await client.post(path, json=ROUTES[path] | {"stream": stream, field: wish})
+    assert response.status_code == 400
+    error = response.json()["error"]
+    assert error["param"] == field
+    assert error["message"] == f"`{field}`: the grammar cannot be compiled: no look-behind"
+
+
+async def test_other_refusals_of_a_structured_request_keep_their_names(
+    client: AsyncClient, engine: FakeEngine
+) -> None:
+    engine.refusal = InvalidRequest("`timeout` passed before the text's turn", parameter="timeout")
+    response = await client.post("/v1/completions", json={"prompt": "a", "guided_regex": "a"})
+    assert response.json()["error"]["param"] == "timeout"

@@ -151,7 +151,8 @@ async def _admit(body: ChatBody, edge: Edge, tenant: str) -> tuple[ModelCard, li
 async def _whole(
     body: ChatBody, edge: Edge, card: ModelCard, orders: Orders, headers: dict[str, str]
 ) -> Response:
-    answers = await every(edge.complete(order) for order in orders)
+    with body.naming_the_grammar():
+        answers = await every(edge.complete(order) for order in orders)
     wanted, first = body.wanted(card), answers[0]
     choices = [
         ChatChoice(index, order, wanted).whole(answer)
@@ -168,12 +169,13 @@ async def _events(body: ChatBody, edge: Edge, reply: Reply, orders: Orders) -> A
     wanted = body.wanted(reply.card)
     choices = [ChatChoice(index, order, wanted) for index, order in enumerate(orders)]
     tally = await body.tally(edge, orders)
-    async with aclosing(merge([edge.engine.generate(order) for order in orders])) as chunks:
-        async for index, chunk in chunks:
-            tally.add(index, chunk)
-            for piece in choices[index].pieces(chunk):
-                prompt = wanted.of_prompt((), chunk.finish) if piece["finish_reason"] else {}
-                yield reply.event([piece], **tally.so_far(), **prompt)
+    with body.naming_the_grammar():
+        async with aclosing(merge([edge.engine.generate(order) for order in orders])) as chunks:
+            async for index, chunk in chunks:
+                tally.add(index, chunk)
+                for piece in choices[index].pieces(chunk):
+                    prompt = wanted.of_prompt((), chunk.finish) if piece["finish_reason"] else {}
+                    yield reply.event([piece], **tally.so_far(), **prompt)
     if body.include_usage:
         yield reply.event([], usage=tally.total())
     yield DONE

@@ -170,7 +170,8 @@ def _admit(body: CompletionBody, edge: Edge, tenant: str) -> tuple[ModelCard, li
 async def _whole(
     body: CompletionBody, edge: Edge, reply: Reply, orders: Orders, headers: dict[str, str]
 ) -> Response:
-    answers = await every(edge.complete(order) for order in orders)
+    with body.naming_the_grammar():
+        answers = await every(edge.complete(order) for order in orders)
     told = usage([answer.finish for answer in answers], samples=body.sample_count)
     best, wanted = _best(body, list(zip(orders, answers, strict=True))), body.wanted(reply.card)
     choices = [TextChoice(index, order, wanted).whole(answer) for index, (order, answer) in enumerate(best)]
@@ -194,12 +195,13 @@ async def _events(body: CompletionBody, edge: Edge, reply: Reply, orders: Orders
     wanted = body.wanted(reply.card)
     choices = [TextChoice(index, order, wanted) for index, order in enumerate(orders)]
     tally = await body.tally(edge, orders)
-    async with aclosing(merge([edge.engine.generate(order) for order in orders])) as chunks:
-        async for index, chunk in chunks:
-            tally.add(index, chunk)
-            piece = choices[index].piece(chunk)
-            if piece is not None:
-                yield reply.event([piece], **tally.so_far())
+    with body.naming_the_grammar():
+        async with aclosing(merge([edge.engine.generate(order) for order in orders])) as chunks:
+            async for index, chunk in chunks:
+                tally.add(index, chunk)
+                piece = choices[index].piece(chunk)
+                if piece is not None:
+                    yield reply.event([piece], **tally.so_far())
     if body.include_usage:
         yield reply.event([], usage=tally.total())
     yield DONE

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -29,25 +30,43 @@ class JsonSchemaFormat(StrictBody):
 
 
 class ResponseFormat(StrictBody):
-    """`value` is the schema as `huggingface_hub` sends it with `json_object`."""
+    """OpenAI's; and TGI's `json` and `regex`, whose `value` is a schema or an expression.
 
-    type: Literal["text", "json_object", "json_schema"]
+    `huggingface_hub` sends a schema as the `value` of `json_object`.
+    """
+
+    type: Literal["text", "json_object", "json_schema", "json", "regex"]
     json_schema: JsonSchemaFormat | None = None
-    value: Schema | None = None
+    value: SchemaOrText | None = None
 
     def to_grammar(self) -> Grammar | None:
         """None where the text is free. Raises InvalidRequest unless exactly what `type` needs is there."""
+        self._check()
+        match self.type:
+            case "text":
+                return None
+            case "json_schema":
+                return _grammar(GrammarKind.JSON_SCHEMA, self.json_schema and self.json_schema.schema_)
+            case "regex":
+                return _grammar(GrammarKind.REGEX, self.value)
+            case _:
+                return _grammar(GrammarKind.JSON_SCHEMA, ANY_OBJECT if self.value is None else self.value)
+
+    def _check(self) -> None:
         if (self.type == "json_schema") != (self.json_schema is not None):
-            needs = "needs" if self.type == "json_schema" else "has no use for"
-            raise InvalidRequest(
-                f"`response_format` of this type {needs} `json_schema`", parameter="response_format"
-            )
-        if self.value is not None and self.type != "json_object":
-            raise InvalidRequest("`value` goes with the type json_object", parameter="response_format")
-        if self.type == "text":
-            return None
-        schema = self.json_schema.schema_ if self.json_schema else self.value
-        return _grammar(GrammarKind.JSON_SCHEMA, ANY_OBJECT if schema is None else schema)
+            raise self._wrong("needs" if self.type == "json_schema" else "has no use for", "json_schema")
+        if self.type in ("json", "regex") and self.value is None:
+            raise self._wrong("needs", "value")
+        if self.type in ("text", "json_schema") and self.value is not None:
+            raise self._wrong("has no use for", "value")
+        if self.type == "regex" and not isinstance(self.value, str):
+            raise self._wrong("needs", "value", "as a string")
+
+    def _wrong(self, relation: str, field: str, shape: str = "") -> InvalidRequest:
+        return InvalidRequest(
+            f"`response_format` of type {self.type} {relation} `{field}` {shape}".rstrip(),
+            parameter="response_format",
+        )
 
 
 class Structure(StrictBody):
@@ -92,6 +111,27 @@ class StructuredBody(StrictBody):
 
     def to_grammar(self) -> Grammar | None:
         """None where the text is free. Raises InvalidRequest, naming the field that cannot be followed."""
+        given = self._grammars()
+        if len(given) > 1:
+            raise InvalidRequest(f"{_listed(given)} exclude each other", parameter=next(iter(given)))
+        for grammar in given.values():
+            with self.naming_the_grammar():
+                check(grammar)
+        return next(iter(given.values()), None)
+
+    @contextmanager
+    def naming_the_grammar(self) -> Iterator[None]:
+        """What is wrong with the `grammar` of a request is wrong with the field that it was given in."""
+        try:
+            yield
+        except InvalidRequest as error:
+            if error.parameter != "grammar":
+                raise
+            name = next(iter(self._grammars()))
+            raise GrammarError(f"`{name}`: {error}", parameter=name) from None
+
+    def _grammars(self) -> dict[str, Grammar]:
+        """By the names of their fields."""
         asked = {
             "response_format": self.response_format.to_grammar() if self.response_format else None,
             "structured_outputs": self.structured_outputs.to_grammar() if self.structured_outputs else None,
@@ -100,12 +140,7 @@ class StructuredBody(StrictBody):
             "guided_choice": _grammar(GrammarKind.CHOICE, self.guided_choice),
             "guided_grammar": _grammar(GrammarKind.EBNF, self.guided_grammar),
         }
-        given = {name: grammar for name, grammar in asked.items() if grammar is not None}
-        if len(given) > 1:
-            raise InvalidRequest(f"{_listed(given)} exclude each other", parameter=next(iter(given)))
-        for name, grammar in given.items():
-            _check(name, grammar)
-        return next(iter(given.values()), None)
+        return {name: grammar for name, grammar in asked.items() if grammar is not None}
 
 
 def _grammar(kind: GrammarKind, source: Any) -> Grammar | None:
@@ -120,10 +155,3 @@ def _grammar(kind: GrammarKind, source: Any) -> Grammar | None:
 
 def _listed(names: Iterable[str]) -> str:
     return " and ".join(f"`{name}`" for name in names)
-
-
-def _check(name: str, grammar: Grammar) -> None:
-    try:
-        check(grammar)
-    except GrammarError as error:
-        raise GrammarError(f"`{name}`: {error}", parameter=name) from None
