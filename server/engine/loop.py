@@ -10,11 +10,10 @@ import logging
 import socket
 import time
 from collections.abc import Iterator
-from concurrent.futures import Future
 from contextlib import suppress
-from typing import Any, Protocol
 
 from server.engine import messages
+from server.engine.compiling import Compiling, Grammars
 from server.engine.inbox import Inbox
 from server.engine.messages import (
     Abort,
@@ -43,17 +42,6 @@ GRAMMAR_POLL_S = 0.005  # how often an idle loop looks whether a grammar is read
 logger = logging.getLogger(__name__)
 
 
-class Grammars(Protocol):
-    """Compiles grammars beside the loop, and holds sequences to them; really `execution.Constraints`.
-
-    `compile` and its future raise a ServerError for a grammar that cannot be followed, or not now.
-    """
-
-    def compile(self, model: str, grammar: Grammar) -> Future[Any]: ...
-    def hold(self, model: str, id_: int, compiled: Any, stop_tokens: frozenset[int]) -> None: ...
-    def forget(self, model: str, id_: int) -> None: ...
-
-
 class Loop:
     """One thread, one step at a time. Requests join and leave between steps."""
 
@@ -63,7 +51,7 @@ class Loop:
         self._scheduler = scheduler
         self._runner = runner
         self._grammars = grammars
-        self._compiling = dict[int, tuple[Generate, Future[Any]]]()
+        self._compiling = Compiling(grammars)
         self._constrained = dict[int, str]()  # id to model
 
     def run(self) -> None:
@@ -103,7 +91,7 @@ class Loop:
             case FillMask() | Embed():
                 self._scheduler.encode(command.model, _passage(command))
             case Abort():
-                self._compiling.pop(command.id, None)
+                self._compiling.forget(command.id)
                 self._scheduler.abort(command.id)
                 self._release(command.id)
             case Setup():
@@ -111,35 +99,42 @@ class Loop:
 
     def _generate(self, command: Generate) -> None:
         sequence = _sequence(command)
-        deadline = command.standing.deadline
-        wait_s = self._scheduler.seconds_until_first(sequence, command.model) or 0.0
-        if deadline is not None and time.monotonic() + wait_s > deadline:
-            self._release(command.id)
-            reason = f"`timeout` cannot be met: the first token is about {wait_s:.1f} s away"
-            self._say(Refused(command.id, reason, parameter="timeout", retry_after_s=wait_s))
-            return
         try:
+            self._check_deadline(command, sequence)
             self._scheduler.generate(command.model, sequence)
+        except Overloaded as error:
+            self._release(command.id)
+            self._refuse(command.id, error)
         except ValueError as error:
             self._release(command.id)
             self._say(Failed([command.id], str(error)))
 
+    def _check_deadline(self, command: Generate, sequence: Sequence) -> None:
+        """Raises Overloaded where not even the first token is to be expected in time."""
+        if command.standing.deadline is None:
+            return
+        left_s = command.standing.deadline - time.monotonic()
+        wait_s = self._scheduler.seconds_until_first(sequence, command.model) or 0.0
+        if left_s <= 0.0:
+            raise Overloaded(wait_s, "`timeout` passed before the text could be begun")
+        if wait_s > left_s:
+            raise Overloaded(wait_s, f"`timeout` cannot be met: the first token is about {wait_s:.2g} s away")
+
     def _compile(self, command: Generate, grammar: Grammar) -> None:
         try:
-            self._compiling[command.id] = command, self._grammars.compile(command.model, grammar)
+            self._compiling.begin(command, grammar)
         except ServerError as error:
             self._refuse(command.id, error)
 
     def _join_compiled(self) -> None:
         """Sequences whose grammar is ready join the others; those whose grammar is none are refused."""
-        for id_ in [id_ for id_, (_, compiled) in self._compiling.items() if compiled.done()]:
-            command, compiled = self._compiling.pop(id_)
+        for command, compiled in self._compiling.take_done():
             error = compiled.exception()
             if error is not None:
-                self._refuse(id_, error)
+                self._refuse(command.id, error)
                 continue
-            self._grammars.hold(command.model, id_, compiled.result(), frozenset(command.stop_tokens))
-            self._constrained[id_] = command.model
+            self._grammars.hold(command.model, command.id, compiled.result(), frozenset(command.stop_tokens))
+            self._constrained[command.id] = command.model
             self._generate(command)
 
     def _refuse(self, id_: int, error: BaseException) -> None:
@@ -153,7 +148,10 @@ class Loop:
                 self._say(Failed([id_], f"{type(error).__name__} while compiling a grammar"))
 
     def _expire(self) -> None:
-        for expired in self._scheduler.expire(time.monotonic()):
+        now = time.monotonic()
+        for late in self._compiling.take_late(now):
+            self._say(messages.Sampled(late.id, (), FinishReason.TIMEOUT))
+        for expired in self._scheduler.expire(now):
             if isinstance(expired, Sequence):
                 self._release(expired.id)
                 self._say(messages.Sampled(expired.id, (), FinishReason.TIMEOUT))
@@ -164,6 +162,7 @@ class Loop:
         started = time.perf_counter()
         try:
             results = self._runner.run(step)
+            _check(step, results)
         except Exception as error:
             logger.exception("a step of %s failed", step.model)
             for id_ in step.ids:
@@ -240,6 +239,21 @@ def _passage(command: FillMask | Embed) -> Passage:
 
 def _deadline(standing: Standing) -> float:
     return float("inf") if standing.deadline is None else standing.deadline
+
+
+def _check(step: Step, results: Results) -> None:
+    """Raises ValueError where something is not answered: it would wait for ever, or stop the whole loop."""
+    if isinstance(step, DecodeStep):
+        sampled = results.sampled
+        unanswered = [
+            piece.sequence.id
+            for piece in step.slices
+            if piece.samples and (piece.sequence.id not in sampled or not sampled[piece.sequence.id].tokens)
+        ]
+    else:
+        unanswered = [id_ for id_ in step.ids if id_ not in results.encoded]
+    if unanswered:
+        raise ValueError(f"the runner has no results for {len(unanswered)} of {len(step.ids)} requests")
 
 
 def _sampled(step: DecodeStep, results: Results) -> Iterator[messages.Answer]:

@@ -36,12 +36,14 @@ from server.scheduling.scheduler import Scheduler
 
 POISON = 666
 LOST = 777  # no grammar goes on after it
+FORGOTTEN = 888  # what holds it has no results
 
 
 class CountingRunner:
-    """Continues every sequence with the next integer; fails on any that holds `POISON`."""
+    """Continues every sequence with the next integer, in `step_s`; fails on any that holds `POISON`."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, step_s: float = 0.0) -> None:
+        self._step_s = step_s
         self.gate = threading.Event()
         self.gate.set()
         self.entered = threading.Event()
@@ -49,6 +51,7 @@ class CountingRunner:
     def run(self, step: Step) -> Results:
         self.entered.set()
         assert self.gate.wait(10)
+        time.sleep(self._step_s)
         if isinstance(step, DecodeStep):
             if any(POISON in piece.sequence.tokens for piece in step.slices):
                 raise RuntimeError("poisoned")
@@ -59,7 +62,7 @@ class CountingRunner:
                         failure="lost" if LOST in piece.sequence.tokens else None,
                     )
                     for piece in step.slices
-                    if piece.samples
+                    if piece.samples and FORGOTTEN not in piece.sequence.tokens
                 }
             )
         return Results(
@@ -68,6 +71,7 @@ class CountingRunner:
                 if isinstance(passage.work, EmbedWork)
                 else Encoded(masks=(((5, 0.9),),))
                 for passage in step.passages
+                if FORGOTTEN not in passage.tokens
             }
         )
 
@@ -276,8 +280,54 @@ def test_a_deadline_that_cannot_be_met_is_refused_at_once() -> None:
     with running_loop(CountingRunner()) as peer:
         peer.send(generate(1, [10], standing=Standing(deadline=time.monotonic() - 1.0)))
         event = peer.receive()
-        assert isinstance(event, Refused)
-        assert (event.id, event.parameter) == (1, "timeout")
+        assert event == Refused(1, "`timeout` passed before the text could be begun", retry_after_s=0.0)
+
+
+def test_a_deadline_before_the_first_token_is_refused_and_says_how_far_that_is() -> None:
+    """Prompts of 9 tokens, no two of them alike, at most 16 tokens a step of 20 ms."""
+    runner = CountingRunner(step_s=0.02)
+    with running_loop(runner) as peer:
+        prompts = [[100 * i] * 9 for i in range(1, 18)]
+        peer.send(*(generate(i, prompts[i], new=1) for i in range(8)))
+        answered = 0
+        while answered < 8:
+            answered += len(peer.stepped().answers)
+        runner.gate.clear()
+        peer.send(*(generate(i, prompts[i], new=1) for i in range(8, 16)))
+        peer.send(generate(16, prompts[16], standing=Standing(deadline=time.monotonic() + 0.03)))
+        runner.gate.set()
+        while not isinstance(event := peer.receive(), Refused):
+            pass
+        assert event.id == 16
+        assert "the first token is about 0." in event.reason
+        assert event.retry_after_s is not None
+        assert 0.03 < event.retry_after_s < 1.0
+
+
+def test_a_deadline_that_passes_while_a_grammar_is_compiled_ends_the_text_there() -> None:
+    grammars = OneWord()
+    with running_loop(CountingRunner(), grammars) as peer:
+        word = Grammar(kind=GrammarKind.REGEX, source="word")
+        peer.send(generate(1, [10], grammar=word, standing=Standing(deadline=time.monotonic() + 0.05)))
+        assert peer.receive() == messages.Sampled(1, (), FinishReason.TIMEOUT)
+        grammars.ready.set()
+        assert peer.quiet
+        assert not grammars.held
+
+
+def test_a_request_that_a_step_leaves_unanswered_fails_and_nothing_else(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with running_loop(CountingRunner()) as peer:
+        peer.send(generate(1, [FORGOTTEN]))
+        assert peer.receive() == Failed([1], "ValueError while running gpt")
+        peer.send(Embed(2, "bert", (FORGOTTEN,), EmbedWork()))
+        assert peer.receive() == Failed([2], "ValueError while running bert")
+        peer.send(generate(3, [10], new=1))
+        after = peer.stepped()
+        assert after.answers[0].id == 3
+        assert after.load.blocks_used == 0
+    assert "no results for 1 of 1 requests" in caplog.text
 
 
 def test_a_sequence_joins_when_its_grammar_is_ready_and_others_do_not_wait() -> None:
