@@ -6,8 +6,8 @@ and can be found again until the space is wanted (cf. Zheng et al. 2023, SGLang,
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
-from collections.abc import Iterable
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
 from collections.abc import Sequence as Seq
 
 from server.scheduling.prefix import Prefix, PrefixNames
@@ -97,9 +97,9 @@ class BlockPool:
             else:
                 self._idle[block] = None
 
-    def count_freed(self, blocks: Iterable[int]) -> int:
-        """How many would be free if these were given back, each as often as it is named."""
-        return sum(self._holders[block] == times for block, times in Counter(blocks).items())
+    def count_freed(self, blocks: Iterable[int], given: Mapping[int, int]) -> int:
+        """How many of these would be free if each were given back as often as `given` says."""
+        return sum(self._holders[block] == given[block] for block in blocks)
 
     def count_idle(self, blocks: Iterable[int]) -> int:
         """How many of these are held by nobody."""

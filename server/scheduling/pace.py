@@ -24,11 +24,12 @@ class Pace:
         self.weights = [0.0] * features
         self._products = [[0.0] * features for _ in range(features)]
         self._targets = [0.0] * features
-        self._steps = [0] * features  # in which each feature took part
+        self._steps = 0
 
-    def known(self, feature: int) -> bool:
-        """Whether enough steps had this feature to tell what it costs."""
-        return self._steps[feature] >= FEWEST_STEPS
+    @property
+    def known(self) -> bool:
+        """Whether enough steps were measured to rely on them."""
+        return self._steps >= FEWEST_STEPS
 
     def seconds(self, features: Seq[float]) -> float:
         """What a step of these features takes; 0.0 while nothing like it was measured."""
@@ -38,7 +39,7 @@ class Pace:
         """A step of these features took so long. Steps that took no time teach nothing."""
         if seconds <= 0.0:
             return
-        self._steps = [steps + (feature > 0) for steps, feature in zip(self._steps, features, strict=True)]
+        self._steps += 1
         self._fade_in([feature / seconds for feature in features])
         for _ in range(SWEEPS):
             self._descend()
@@ -74,13 +75,17 @@ class DecoderPace:
 
     @property
     def known(self) -> bool:
-        """Whether so many prompts were measured that `per_token` can be relied on."""
-        return self._law.known(0)
+        """Whether enough steps were measured to rely on them."""
+        return self._law.known
 
     @property
     def per_token(self) -> float:
-        """0.0 while no prompt was measured."""
-        return self._law.weights[0]
+        """0.0 while no prompt was measured.
+
+        Never more than a step of one row: a first prompt that warmed the device up tells nothing beyond that.
+        """
+        one_row_s = self._law.seconds((0, 1, 1))
+        return min(self._law.weights[0], one_row_s) if self.per_row > 0.0 else self._law.weights[0]
 
     @property
     def per_row(self) -> float:
@@ -114,8 +119,8 @@ class EncoderPace:
 
     @property
     def known(self) -> bool:
-        """Whether so many steps were measured that `per_token` can be relied on."""
-        return self._law.known(0)
+        """Whether enough steps were measured to rely on them."""
+        return self._law.known
 
     @property
     def per_token(self) -> float:

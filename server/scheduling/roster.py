@@ -5,7 +5,7 @@ Every move between these is one method here, so that seats, blocks, shares and t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from itertools import count
 
 from server.scheduling.blocks import BlockPool
@@ -41,9 +41,9 @@ class Roster:
         return [sequence for sequence in self.seats if sequence.decoding]
 
     @property
-    def behind(self) -> Iterator[Sequence]:
+    def behind(self) -> list[Sequence]:
         """Those in seats with prompts, or texts to compute again, still to be read."""
-        return (sequence for sequence in self.seats if sequence.pending > 1)
+        return [sequence for sequence in self.seats if sequence.pending > 1]
 
     def join(self, sequence: Sequence) -> None:
         """At the end of its line."""
@@ -83,18 +83,12 @@ class Roster:
     @property
     def hungry(self) -> bool:
         """Whether anybody could use more than the rows of streams: has a seat, or would get one."""
-        if any(True for _ in self.behind):
+        if self.behind:
             return True
         head = self.waiting.first()
-        return head is not None and self._fits(head)
-
-    def _fits(self, sequence: Sequence) -> bool:
-        """As `admit` decides. Where seats alone rule it out, the cache is not asked."""
-        if self.seats.make_way(sequence) is None:
+        if head is None or self.seats.make_way(head) is None:  # no need to ask the cache then
             return False
-        found = self.holdings.find(sequence)
-        missing = self.holdings.missing(sequence, found)
-        return self.seats.make_way(sequence, missing_blocks=missing, found=found) is not None
+        return self._victims(head, self.holdings.find(head)) is not None
 
     def admit(self, sequence: Sequence) -> list[Sequence] | None:
         """Give it a seat, and what the cache has of its text, if all its tokens fit.
@@ -102,8 +96,7 @@ class Roster:
         Returns who was preempted for it; None where it has to go on waiting.
         """
         found = self.holdings.find(sequence)
-        missing = self.holdings.missing(sequence, found)
-        victims = self.seats.make_way(sequence, missing_blocks=missing, found=found)
+        victims = self._victims(sequence, found)
         if victims is None:
             return None
         for victim in victims:
@@ -125,6 +118,10 @@ class Roster:
     def remember(self, sequence: Sequence, *, since: int) -> None:
         """Its tokens from `since` up to `computed` can be found; who waited for them is in line again."""
         self._rejoin(self.holdings.remember(sequence, since))
+
+    def _victims(self, sequence: Sequence, found: list[int]) -> list[Sequence] | None:
+        missing = self.holdings.missing(sequence, found)
+        return self.seats.make_way(sequence, missing_blocks=missing, found=found)
 
     def _note_first_seat(self, sequence: Sequence) -> None:
         """A prompt is counted and charged once, however often it is preempted."""

@@ -8,7 +8,7 @@ from each other in turns.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from collections.abc import Sequence as Seq
 
 from server.scheduling.blocks import BlockPool
@@ -73,24 +73,20 @@ class Seats:
         Blocks that it `found` are no gain: it will hold them itself. Empty where nobody must stand up; None,
         and nobody does, where those who must yield to it are not enough.
         """
-        victims = list[Sequence]()
+        victims, given = list[Sequence](), Counter[int]()
         seated = Counter(self._by_tenant)
         candidates = list(self._taken.values())
-        while (self.full and not victims) or self._freed(victims, found) < missing_blocks:
+        kept = frozenset(found)
+        while (self.full and not victims) or missing_blocks > 0:
             victim = self._next_victim(candidates, sequence, seated)
             if victim is None:
                 return None
             candidates.remove(victim)
             victims.append(victim)
             seated[victim.tenant] -= 1
+            given.update(victim.blocks)
+            missing_blocks -= self._blocks.count_freed(set(victim.blocks) - kept, given)
         return victims
-
-    def _freed(self, victims: Iterable[Sequence], found: Seq[int]) -> int:
-        """Together: of a block that several of them share, each alone would free nothing."""
-        kept = set(found)
-        return self._blocks.count_freed(
-            block for victim in victims for block in victim.blocks if block not in kept
-        )
 
     def _next_victim(
         self, candidates: list[Sequence], sequence: Sequence, seated: Counter[str]

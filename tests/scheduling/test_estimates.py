@@ -88,6 +88,19 @@ def test_a_first_step_that_warmed_the_device_up_keeps_nobody_away(model: str) ->
             server.step()
 
 
+def test_rows_tell_that_a_first_prompt_was_slow_before_there_is_a_second() -> None:
+    server = Server()
+    server.slowness = 2000.0
+    server.stream("gpt", tokens=5)
+    server.step()
+    server.slowness = 1.0
+    for _ in range(5):
+        server.step()
+    foreseen = server.scheduler.seconds_until_first(_newcomer("gpt", tokens=400), "gpt")
+    assert foreseen is not None
+    assert foreseen < 10.0
+
+
 @pytest.mark.parametrize("model", ["gpt", "bert"])
 def test_an_idle_model_tries_again_what_it_has_known_as_too_slow(model: str) -> None:
     server, timeout_s = Server(), 10.0
