@@ -98,7 +98,10 @@ class Engine:
                         yield chunk
                     sampled = _expect(Sampled, await answers.get())
                     last = _observe(stats, len(sampled.tokens), asked_at, last)
-                    chunk = transcript.push(sampled)
+                    if transcript.owes_prompt:  # thousands of tokens to spell, each with its alternatives
+                        chunk = await asyncio.to_thread(transcript.push, sampled)
+                    else:
+                        chunk = transcript.push(sampled)
         yield chunk  # the place in the queue is free by now
 
     async def fill_mask(self, request: FillMaskRequest) -> list[list[MaskCandidate]]:
@@ -167,16 +170,16 @@ class Engine:
     def _admitted(self, model: Served, task: Task) -> Iterator[None]:
         """A place in the queue for as long as the work takes, and a line in the statistics."""
         stats, started = self.stats.models[model.name], _now()
-        outcome = "refused"
+        outcome = "aborted"  # unless it ends in one of the other ways
         try:
             self._admission.enter(started)
             try:
-                outcome = "aborted"  # unless it ends in one of the other ways
                 yield
                 outcome = "ok"
             finally:
                 self._admission.leave(_now())
         except Overloaded:
+            outcome = "refused"
             raise
         except ServerError:
             outcome = "failed"

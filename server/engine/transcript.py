@@ -32,6 +32,11 @@ class Transcript:
         self._safe = 0  # of these, how many may be sent
         self._held = deque[tuple[Token, int]]()  # and where its text ends
 
+    @property
+    def owes_prompt(self) -> bool:
+        """Whether a scored prompt is still to come: the push that brings it takes long."""
+        return self._owes_prompt
+
     def push(self, sampled: Sampled) -> Chunk:
         """What may be sent after this step; its `finish` is set if the stream ends here."""
         self._scores += sampled.prompt

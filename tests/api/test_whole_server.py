@@ -13,13 +13,15 @@ import pytest
 from httpx import ASGITransport, AsyncClient
 
 from server.api.app import create_app
+from server.engine import messages
 from server.engine.engine import Engine
 from server.engine.link import Link
 from server.engine.loop import Loop
 from server.engine.messages import Ready, frame
 from server.engine.stats import Stats
+from server.engine.transcript import Transcript
 from server.execution.constraints import Constraints
-from server.request import EmbedWork
+from server.request import Chunk, EmbedWork
 from server.scheduling.blocks import BlockPool
 from server.scheduling.encoding import EncodingLane
 from server.scheduling.generation import GenerationLane
@@ -196,6 +198,52 @@ async def test_a_full_queue_says_when_to_come_back() -> None:
     assert statuses == {200, 429}
     refused = next(response for response in responses if response.status_code == 429)
     assert int(refused.headers["retry-after"]) >= 1
+
+
+async def test_a_scored_prompt_is_spelled_beside_the_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may take half a second; the tokens of the text that follow do not."""
+    here, push = threading.get_ident(), Transcript.push
+    beside = list[bool]()
+
+    def noted(transcript: Transcript, sampled: messages.Sampled) -> Chunk:
+        beside.append(threading.get_ident() != here)
+        return push(transcript, sampled)
+
+    monkeypatch.setattr(Transcript, "push", noted)
+    async with whole_server() as (client, _):
+        body = {"prompt": "the quick", "max_tokens": 3, "echo": True, "logprobs": 1}
+        assert (await client.post("/v1/completions", json=body)).status_code == 200
+    assert beside == [True, False, False]
+
+
+async def test_each_sample_of_a_request_takes_a_place_of_its_own() -> None:
+    async with whole_server(max_requests=3) as (client, _):
+        statuses = [
+            (
+                await client.post("/v1/completions", json={"prompt": "the", "max_tokens": 4, "n": n})
+            ).status_code
+            for n in (3, 4, 3)  # whoever is refused leaves nobody behind
+        ]
+    assert statuses == [200, 429, 200]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_timeout_that_cannot_be_met_is_refused_in_every_dialect(stream: bool) -> None:
+    """So short that it has passed by the time that anybody looks."""
+    common = {"max_tokens": 4, "timeout": 1e-6, "stream": stream}
+    bodies: dict[str, dict[str, object]] = {
+        "/generate_stream" if stream else "/generate": {"inputs": "the", "parameters": {"timeout": 1e-6}},
+        "/v1/completions": {"prompt": "the", **common},
+        "/v1/chat/completions": {"messages": [{"role": "user", "content": "the"}], **common},
+    }
+    async with whole_server() as (client, _):
+        for path, body in bodies.items():
+            response = await client.post(path, json=body)
+            assert response.status_code == 429, path
+            assert int(response.headers["retry-after"]) >= 1
+            assert "`timeout` passed before the text could be begun" in response.text
+        metrics = (await client.get("/metrics")).text
+    assert 'triptych_requests_total{model="gpt",outcome="refused",task="generate"} 3.0' in metrics
 
 
 async def test_a_broken_device_is_told_and_counted() -> None:
