@@ -12,6 +12,7 @@ from server.errors import InvalidRequest
 
 MAX_BIASES = 1024
 MAX_BAD_WORDS = 128
+MAX_RUN = 256  # tokens of one bad word: all are compared with the text's end at every step
 MAX_ALLOWED = 2**18  # more than any vocabulary: the body's own limit comes first
 BANNED = float("-inf")
 
@@ -34,6 +35,8 @@ LogitBias = Annotated[
     ),
 ]
 
+Run = Annotated[list[TokenId], Field(min_length=1, max_length=MAX_RUN)]
+
 
 class BiasParameters(StrictBody):
     """vLLM's and OpenAI's parameters; `logit_bias` as llama.cpp spells it, too."""
@@ -44,9 +47,7 @@ class BiasParameters(StrictBody):
     """What is added to a token's logit; `false` bans it."""
     bad_words: Annotated[list[Word], Field(max_length=MAX_BAD_WORDS)] | None = None
     """Strings that must not be written."""
-    bad_words_ids: (
-        Annotated[list[Annotated[list[TokenId], Field(min_length=1)]], Field(max_length=MAX_BAD_WORDS)] | None
-    ) = None
+    bad_words_ids: Annotated[list[Run], Field(max_length=MAX_BAD_WORDS)] | None = None
     """Runs of tokens that must not be completed."""
     allowed_token_ids: Annotated[list[TokenId], Field(min_length=1, max_length=MAX_ALLOWED)] | None = None
 

@@ -96,7 +96,7 @@ class GenerateParameters(GenerationParameters):
     decoder_input_details: bool | None = None
     """Score the prompt: `details.prefill`. With `max_new_tokens` 0, do nothing else."""
     top_n_tokens: Alternatives | None = None
-    """Tell the so many most probable tokens at each place."""
+    """Tell the so many most probable tokens at each place: `details.top_tokens`."""
     return_full_text: bool | None = None
     """Begin the text with the prompt."""
     grammar: TgiGrammar | None = None
@@ -114,7 +114,8 @@ class GenerateParameters(GenerationParameters):
 
     @property
     def detailed(self) -> bool:
-        return self.details or bool(self.decoder_input_details)
+        """Details are told where they are asked for, or something that is told nowhere else."""
+        return self.details or bool(self.decoder_input_details or self.top_n_tokens)
 
     @property
     def sample_count(self) -> int:

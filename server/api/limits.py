@@ -17,7 +17,8 @@ class Limits:
     """Bounds on one request. Passing one is refused with `RequestTooLarge`, which names the bound.
 
     `max_cost` bounds prompts x samples x tokens to be generated for each: the time that one request can
-    take from all others. The default is 32 texts that each fill a context of 8192 tokens.
+    take from all others. The default is 32 texts that each fill a context of 8192 tokens. A prompt that is
+    scored is computed for each sample anew, and counts for all but the first, a character as a token.
     """
 
     max_body_bytes: int = 2 * 1024 * 1024
@@ -68,16 +69,24 @@ class Limits:
 
         No text costs more than its model's context, and none costs nothing: a prompt may be scored alone.
         """
-        cost = sum(_cost(request.max_new_tokens, card) for request in requests)
+        anew = sum(map(_scored_anew, requests))
+        cost = anew + sum(_cost(request.max_new_tokens, card) for request in requests)
         if cost > max(self.max_cost, card.max_tokens):
+            scored = ", and the prompt is scored for each sample" if anew else ""
             raise RequestTooLarge(
-                f"prompts x samples x new tokens must be <= {self.max_cost}. Given: {cost}",
+                f"prompts x samples x new tokens must be <= {self.max_cost}. Given: {cost}{scored}",
                 parameter="max_new_tokens",
             )
 
 
 def _cost(new_tokens: int | None, card: ModelCard) -> int:
     return card.max_tokens if new_tokens is None else min(max(new_tokens, 1), card.max_tokens)
+
+
+def _scored_anew(request: GenerateRequest) -> int:
+    """The length of a prompt that a sample before this one had scored already."""
+    again = request.prompt_alternatives is not None and request.sampling.sample > 0
+    return len(request.prompt) if again else 0
 
 
 class BodyLimit:

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
-from server.api.biases import MAX_ALLOWED, MAX_BAD_WORDS, MAX_BIASES
+from server.api.biases import MAX_ALLOWED, MAX_BAD_WORDS, MAX_BIASES, MAX_RUN
 from server.api.fields import (
     MAX_COUNT,
     MAX_SEED,
@@ -67,7 +67,7 @@ Ids = Annotated[tuple[TokenId, ...], LAX, IDS]
 StopIds = Annotated[tuple[TokenId, ...], Field(strict=False, max_length=MAX_STOP_TOKENS), IDS]
 AllowedIds = Annotated[tuple[TokenId, ...], Field(strict=False, min_length=1, max_length=MAX_ALLOWED), IDS]
 Runs = Annotated[
-    tuple[Annotated[Ids, Field(min_length=1)], ...],
+    tuple[Annotated[Ids, Field(min_length=1, max_length=MAX_RUN)], ...],
     Field(strict=False, max_length=MAX_BAD_WORDS),
     described(f"a list of at most {MAX_BAD_WORDS} lists of token ids"),
 ]

@@ -345,6 +345,8 @@ async def test_the_most_probable_tokens_are_told_at_each_place(client: AsyncClie
     body = {"inputs": "hi", "parameters": parameters}
     whole = (await client.post("/generate", json=body)).json()
     assert whole["details"]["top_tokens"] == [TOP_TOKENS]
+    without_details = body | {"parameters": {"top_n_tokens": 2, "max_new_tokens": 1}}
+    assert (await client.post("/generate", json=without_details)).json() == whole
     (event,) = events_of(await client.post("/generate_stream", json=body))
     assert list(event) == ["index", "token", "top_tokens", "generated_text", "details"]
     assert event["top_tokens"] == TOP_TOKENS

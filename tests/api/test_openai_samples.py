@@ -137,6 +137,30 @@ async def test_samples_that_are_not_sent_cost_too(served: Served, engine: FakeEn
     assert not engine.asked
 
 
+@pytest.mark.parametrize(
+    ("path", "scored"),
+    [
+        ("/v1/completions", {"prompt": "a " * 20, "echo": True, "logprobs": 0}),
+        ("/v1/completions", {"prompt": [1] * 40, "prompt_logprobs": 0}),
+        (
+            "/v1/chat/completions",
+            {"messages": [{"role": "user", "content": "a " * 20}], "prompt_logprobs": 0},
+        ),
+    ],
+)
+async def test_a_prompt_that_is_scored_for_each_sample_costs_each_time_but_the_first(
+    served: Served, engine: FakeEngine, path: str, scored: dict[str, Any]
+) -> None:
+    async with served(engine, limits=Limits(max_cost=100)) as client:
+        one = await client.post(path, json=scored | {"max_tokens": 1})
+        three = await client.post(path, json=scored | {"max_tokens": 30, "n": 3})
+        many = await client.post(path, json=scored | {"max_tokens": 1, "n": 4})
+    assert one.status_code == 200, one.text
+    assert three.status_code == many.status_code == 400
+    assert many.json()["error"]["message"].endswith(", and the prompt is scored for each sample")
+    assert len(engine.asked) == 1
+
+
 async def test_prompts_times_samples_are_bounded(served: Served, engine: FakeEngine) -> None:
     async with served(engine, limits=Limits(max_inputs=5)) as client:
         response = await client.post("/v1/completions", json={"prompt": ["a", "b"], "n": 3})

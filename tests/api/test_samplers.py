@@ -245,6 +245,7 @@ async def test_a_parameter_whose_stage_the_order_leaves_out_is_refused(
         ({"logit_bias": {"5": 1, "05": 2}}, "`logit_bias` names a token twice"),
         ({"bad_words": [""]}, "`parameters.bad_words.0` cannot be empty"),
         ({"bad_words": ["x"] * 129}, "`parameters.bad_words` must have at most 128 items"),
+        ({"bad_words_ids": [[1] * 257]}, "`parameters.bad_words_ids.0` must have at most 256 items"),
         ({"bad_words_ids": [[]]}, "`parameters.bad_words_ids.0` cannot be empty"),
         ({"bad_words_ids": [[1000]]}, "`bad_words_ids` token ids must be between 0 and 999"),
         ({"allowed_token_ids": []}, "`parameters.allowed_token_ids` cannot be empty"),
