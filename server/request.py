@@ -90,7 +90,7 @@ class Sampling:
     logit_bias: tuple[tuple[int, float], ...] = ()  # (token, what is added to its logit)
     bad_words: tuple[tuple[int, ...], ...] = ()  # token runs that must not be completed
     allowed_tokens: tuple[int, ...] | None = None
-    min_new_tokens: int = 0  # before that, no stop token is chosen
+    min_new_tokens: int = 0  # before that, no stop token is chosen, and no stop string ends the text
     order: tuple[Stage, ...] = tuple(Stage)
     seed: int = 0
     sample: int = 0

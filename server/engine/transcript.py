@@ -20,6 +20,7 @@ class Transcript:
         self._detokenizer = Detokenizer(tokenizer, command.tokens)
         self._stop = StopStrings(request.stop)
         self._include_stop = request.include_stop
+        self._min_new_tokens = command.sampling.min_new_tokens
         self._stop_tokens = frozenset(request.stop_tokens)
         self._seed = command.sampling.seed
         self._prompt = tuple(command.tokens)
@@ -57,7 +58,7 @@ class Transcript:
         stops = ends is FinishReason.EOS and not self._include_stop
         text = "" if special or stops else self._detokenizer.push(scored.token)
         self._hold(scored, text, special=special)
-        result = self._stop.push(text)
+        result = self._stop.push(text, may_end=len(self._output) > self._min_new_tokens)
         self._let_go(result.text)
         if result.stopped_by is not None and self._include_stop:
             self._let_go(result.stopped_by)

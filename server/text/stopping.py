@@ -30,13 +30,16 @@ class StopStrings:
         self._held = ""
         self._stopped_by: str | None = None
 
-    def push(self, text: str) -> StopResult:
-        """What is now certain to belong to the answer. After a stop string, nothing does."""
+    def push(self, text: str, *, may_end: bool = True) -> StopResult:
+        """What is now certain to belong to the answer. After a stop string, nothing does.
+
+        Where it may not end yet, a stop string that is complete with this text is text like any other.
+        """
         if self._stopped_by is not None:
             return StopResult(text="", stopped_by=self._stopped_by)
         for position, character in enumerate(text):
             complete = [matcher.stop for matcher in self._matchers if matcher.take(character)]
-            if complete:
+            if complete and may_end:
                 return self._end(self._held + text[: position + 1], max(complete, key=len))
         text = self._held + text
         safe = len(text) - max((matcher.matched for matcher in self._matchers), default=0)

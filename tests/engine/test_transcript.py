@@ -135,3 +135,18 @@ def test_a_stop_token_ends_the_text_before_itself() -> None:
     assert finish is not None
     assert (finish.reason, finish.stop) == (FinishReason.STOP, ids[-1])
     assert finish.text == tokens.decode(ids[:-1])
+
+
+@pytest.mark.parametrize(("at_least", "expected"), [(2, "a"), (3, "a b a"), (11, "a b a b a b ")])
+def test_no_stop_string_ends_a_text_that_is_too_short(at_least: int, expected: str) -> None:
+    """Each letter and each blank is a token."""
+    tokens = tokenizer("byte level")
+    ids = [tokens.encode(character, add_special_tokens=False)[0] for character in "a b a b a b "]
+    sampling = Sampling(min_new_tokens=at_least)
+    command = Generate(1, "model", [], len(ids), sampling, [])
+    request = GenerateRequest(prompt="", sampling=sampling, stop=(" b",))
+    scored = tuple(Scored(id_, -0.5) for id_ in ids)
+    chunk = Transcript(tokens, command, request).push(Sampled(1, scored, FinishReason.LENGTH))
+    assert chunk.finish is not None
+    assert chunk.finish.text == chunk.text == expected
+    assert chunk.finish.generated_tokens >= at_least

@@ -39,6 +39,24 @@ def test_however_a_text_is_cut_the_result_is_that_of_the_whole(stops: list[str],
     assert run(stops, pieces) == by_definition(stops, "".join(pieces))
 
 
+@given(stops=STOPS, early=LETTERS, late=LETTERS)
+@settings(max_examples=300, deadline=None)
+def test_a_stop_string_that_is_complete_before_the_text_may_end_is_text(
+    stops: list[str], early: str, late: str
+) -> None:
+    watch = StopStrings(stops)
+    sent = watch.push(early, may_end=False).text
+    result = watch.push(late)
+    sent += result.text + watch.flush()
+    text, stopped_by = early + late, result.stopped_by
+    ends = [end for end in range(len(early) + 1, len(text) + 1) if text[:end].endswith(tuple(stops))]
+    if stops and ends:
+        assert stopped_by == max((stop for stop in stops if text[: ends[0]].endswith(stop)), key=len)
+        assert sent == text[: ends[0]].removesuffix(stopped_by)
+    else:
+        assert (sent, stopped_by) == (text, None)
+
+
 @given(stops=STOPS, text=st.text(alphabet="ab", max_size=30))
 @settings(max_examples=300, deadline=None)
 def test_what_is_held_back_is_exactly_what_may_yet_become_a_stop_string(stops: list[str], text: str) -> None:
