@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
@@ -49,6 +50,7 @@ BLOCK_SIZE = 16  # tokens
 MAX_PASSAGES = 64  # in one encoder batch
 KV_SHARE = 0.25  # of free memory, unless told
 MIN_TOKENS = 64  # a KV cache for fewer serves nobody
+LIBRARIES = ("numpy", "tokenizers", "llguidance")  # that decide over a text, besides torch
 STEP_TOKENS = {"cpu": 256, "cuda": 2048}  # by default; a quarter of a second on a small CPU
 
 
@@ -116,10 +118,18 @@ def load_all(setup: Setup) -> list[Member]:
 
 
 def _computing(device: torch.device, dtype: torch.dtype) -> str:
-    """What decides over a text besides the weights: how this machine rounds, and our own code."""
+    """What decides over a text besides the weights: how this machine rounds, libraries, and our own code."""
     here = Path(__file__).parent
-    code = digest_code(here.parent / "models", here / "execution", here / "text")
-    return combine(numerics(device, dtype), code)
+    code = digest_code(here.parent / "models", here / "execution", here / "text", here / "request.py")
+    return combine(numerics(device, dtype), code, *map(_installed, LIBRARIES))
+
+
+def _installed(library: str) -> str:
+    """Its version; nothing where it is not there, as `llguidance` may be."""
+    try:
+        return version(library)
+    except PackageNotFoundError:
+        return ""
 
 
 @dataclass(frozen=True, slots=True)

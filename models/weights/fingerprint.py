@@ -28,7 +28,8 @@ def digest(files: Iterable[Path]) -> str:
 
 
 def digest_code(*packages: Path) -> str:
-    """32 hexadecimal digits over every source file in these folders, by its path within them.
+    """32 hexadecimal digits over every source file in these folders, by its path within them; or over a file
+    itself.
 
     A version number of our own operations would be shorter, and wrong as soon as somebody forgot to raise it.
     The price: a release that only rewords a comment counts as other code.
@@ -48,7 +49,8 @@ def combine(*parts: str) -> str:
 
 
 def _sources(package: Path) -> Iterator[Path]:
-    return (path for path in package.rglob("*") if path.suffix in SOURCES)
+    paths = package.rglob("*") if package.is_dir() else [package]
+    return (path for path in paths if path.suffix in SOURCES)
 
 
 def _add(sha: hashlib._Hash, path: Path, size: int) -> None:

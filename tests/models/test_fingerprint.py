@@ -98,6 +98,12 @@ def test_code_is_told_apart_by_content_and_place_within_its_package(tmp_path: Pa
     assert len(seen) == 5
 
 
+def test_a_single_file_is_code_too(tmp_path: Path) -> None:
+    folder = write(tmp_path, {"a.py": "one", "b.py": "one", "c.py": "two"})
+    first, same, other = (digest_code(folder / name) for name in ("a.py", "b.py", "c.py"))
+    assert first == same != other
+
+
 def test_a_fingerprint_is_short_and_follows_every_part() -> None:
     seen = {combine("weights", "numerics", "code")}
     assert re.fullmatch("fp_[0-9a-f]{16}", next(iter(seen)))

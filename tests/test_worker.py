@@ -1,0 +1,33 @@
+"""What the engine process says of itself."""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError
+
+import pytest
+import torch
+
+from server import worker
+
+CPU = torch.device("cpu")
+
+
+def test_the_fingerprint_follows_the_libraries_that_decide_over_a_text(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    installed = {"numpy": "2.0", "tokenizers": "0.22", "llguidance": "1.0"}
+
+    def version(library: str) -> str:
+        if library not in installed:
+            raise PackageNotFoundError(library)
+        return installed[library]
+
+    monkeypatch.setattr(worker, "version", version)
+    seen = {worker._computing(CPU, torch.float32)}
+    assert worker._computing(CPU, torch.float32) in seen
+    for library in list(installed):
+        installed[library] += ".1"
+        seen.add(worker._computing(CPU, torch.float32))
+    del installed["llguidance"]  # an extra
+    seen.add(worker._computing(CPU, torch.float32))
+    assert len(seen) == 5
