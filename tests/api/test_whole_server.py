@@ -6,7 +6,7 @@ import asyncio
 import json
 import socket
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
 import pytest
@@ -25,7 +25,7 @@ from server.request import Chunk, EmbedWork
 from server.scheduling.blocks import BlockPool
 from server.scheduling.encoding import EncodingLane
 from server.scheduling.generation import GenerationLane
-from server.scheduling.plan import DecodeStep, Encoded, Results, Sampled, Scored, Step
+from server.scheduling.plan import DecodeStep, Encoded, Results, Sampled, Scored, Slice, Step
 from server.scheduling.scheduler import Scheduler
 from server.text.tokenizer import Tokenizer
 from server.text.vocabulary import Vocabulary
@@ -56,14 +56,7 @@ class Speaker:
         if isinstance(step, DecodeStep):
             return Results(
                 sampled={
-                    piece.sequence.id: Sampled(
-                        (
-                            Scored(
-                                self._next(piece.sequence.tokens, piece.sequence.prompt_length),
-                                -0.5,
-                            ),
-                        )
-                    )
+                    piece.sequence.id: Sampled(tuple(Scored(token, -0.5) for token in self._say(piece)))
                     for piece in step.slices
                     if piece.samples
                 }
@@ -77,8 +70,14 @@ class Speaker:
             }
         )
 
-    def _next(self, tokens: list[int], prompt_length: int) -> int:
-        return self._says[(len(tokens) - prompt_length) % len(self._says)]
+    def _say(self, piece: Slice) -> Iterator[int]:
+        """The next token, and one more for each that the draft foresaw."""
+        first = piece.sequence.generated
+        for number, guess in enumerate((*piece.draft, None), first):
+            token = self._says[number % len(self._says)]
+            yield token
+            if token != guess:
+                return
 
 
 @asynccontextmanager
@@ -244,6 +243,25 @@ async def test_a_timeout_that_cannot_be_met_is_refused_in_every_dialect(stream: 
             assert "`timeout` passed before the text could be begun" in response.text
         metrics = (await client.get("/metrics")).text
     assert 'triptych_requests_total{model="gpt",outcome="refused",task="generate"} 3.0' in metrics
+
+
+async def test_what_was_found_again_and_what_was_guessed_is_counted() -> None:
+    async with whole_server() as (client, _):
+        body = {"prompt": SENTENCE, "max_tokens": 40}
+        first, second = [(await client.post("/v1/completions", json=body)).json() for _ in range(2)]
+        metrics = (await client.get("/metrics")).text.splitlines()
+    assert first["choices"] == second["choices"]
+    counted = {
+        line.split("{")[0]: float(line.split()[-1])
+        for line in metrics
+        if line.startswith("triptych_") and '{model="gpt"}' in line
+    }
+    cached = [each["usage"]["prompt_tokens_details"]["cached_tokens"] for each in (first, second)]
+    assert cached[0] == 0 < cached[1]
+    assert counted["triptych_cached_tokens_total"] == cached[1]
+    accepted, drafted = (counted[f"triptych_{kind}_tokens_total"] for kind in ("accepted", "drafted"))
+    assert 0 < accepted <= drafted
+    assert counted["triptych_generated_tokens_total"] == 80
 
 
 async def test_a_broken_device_is_told_and_counted() -> None:

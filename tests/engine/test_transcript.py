@@ -57,6 +57,32 @@ def test_every_token_is_handed_out_once_and_in_order(text: str, stop: list[str])
     assert [token.id for chunk in chunks for token in chunk.tokens] == ids[: finish.generated_tokens]
 
 
+@settings(max_examples=200, deadline=None)
+@given(texts, stops, st.lists(st.integers(1, 4), min_size=30, max_size=30), st.integers(0, 5))
+def test_however_many_tokens_a_step_brings_the_stream_says_the_same(
+    text: str, stop: list[str], sizes: list[int], at_least: int
+) -> None:
+    """Where guesses are right, a step brings several."""
+    tokens = tokenizer("byte level")
+    ids = tokens.encode(text, add_special_tokens=False)
+    sampling = Sampling(min_new_tokens=at_least)
+
+    def said(sizes: list[int]) -> tuple[list[Token], Finish]:
+        command = Generate(1, "model", [], len(ids), sampling, [])
+        request = GenerateRequest(prompt="", sampling=sampling, stop=tuple(stop))
+        transcript, shown, start = Transcript(tokens, command, request), list[Token](), 0
+        for size in sizes:
+            scored = tuple(Scored(id_, -0.5) for id_ in ids[start : start + size])
+            start += size
+            chunk = transcript.push(Sampled(1, scored, FinishReason.LENGTH if start >= len(ids) else None))
+            shown += chunk.tokens
+            if chunk.finish is not None:
+                return shown, chunk.finish
+        raise AssertionError("the last token did not end the stream")
+
+    assert said([*sizes, len(ids)]) == said([1] * len(ids))
+
+
 def test_a_token_waits_while_its_text_may_yet_be_a_stop_string() -> None:
     chunks, finish = speak("aab", ["ab"])
     assert finish.text == "a"
