@@ -1,4 +1,4 @@
-"""The commands that talk to a running server: `generate`, `chat`, `fill-mask`, `bench`.
+"""The commands that talk to a running server: `generate`, `chat`, `fill-mask`, `verify`, `bench`.
 
 They need the client, a distribution of its own, and import it only when one of them runs.
 """
@@ -14,21 +14,30 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from server import generation_flags
+
 if TYPE_CHECKING:
-    from triptych_client import Client, MaskCandidate, Message, Options
+    from triptych_client import Client, Generation, MaskCandidate, Message, Options, Stream
 
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
     Talk = Callable[[Client, argparse.Namespace], None]
 
 DEFAULT_URL = "http://127.0.0.1:8000"
+
+
+class Differs(Exception):
+    """A receipt's text came out otherwise, or could not be vouched for."""
+
+
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but tab and newline: a terminal might obey them
 CHAT_HELP = "/exit leaves, /clear forgets what was said, Ctrl-C stops an answer"
 
 
 def add_commands(subparsers: Subparsers) -> None:
-    """Adds the four commands. Each sets `run`, which takes the parsed arguments and returns the exit status.
+    """Adds the five commands. Each sets `run`, which takes the parsed arguments and returns the exit status.
 
     0; 1 where the server failed, refused or is not there; 2 for a mistaken call or a missing client; 130
     after Ctrl-C; 141 where nobody reads the output any more.
@@ -36,6 +45,7 @@ def add_commands(subparsers: Subparsers) -> None:
     _add_generate(subparsers)
     _add_chat(subparsers)
     _add_fill_mask(subparsers)
+    _add_verify(subparsers)
     _add_bench(subparsers)
 
 
@@ -45,7 +55,9 @@ def add_commands(subparsers: Subparsers) -> None:
 def _add_generate(subparsers: Subparsers) -> None:
     parser = _add_command(subparsers, "generate", "continue a text", _generate)
     parser.add_argument("prompt", help="the text to continue; - reads it from standard input")
-    _add_options(parser, max_new_tokens=128)
+    parser.add_argument("--n", type=int, help="write so many texts, and print the most probable first")
+    parser.add_argument("--receipt", metavar="FILE", help="write there what the text was made of: see verify")
+    generation_flags.add_flags(parser, max_new_tokens=128)
     parser.add_argument(
         "--json", action="store_true", help="everything that is known about it, as one object"
     )
@@ -55,7 +67,7 @@ def _add_chat(subparsers: Subparsers) -> None:
     parser = _add_command(subparsers, "chat", "ask a question, or talk", _chat)
     parser.add_argument("question", nargs="?", help="absent: a conversation; - reads it from standard input")
     parser.add_argument("--system", help="the message that sets the model's role")
-    _add_options(parser, max_new_tokens=512)
+    generation_flags.add_flags(parser, max_new_tokens=512)
     parser.add_argument("--json", action="store_true", help="one question: the answer as one object")
 
 
@@ -68,6 +80,15 @@ def _add_fill_mask(subparsers: Subparsers) -> None:
     )
     parser.add_argument("--model", help="which of the loaded models")
     parser.add_argument("--json", action="store_true", help="a list of candidates for each mask")
+
+
+def _add_verify(subparsers: Subparsers) -> None:
+    parser = _add_command(subparsers, "verify", "make a text again from its receipt, and compare", _verify)
+    parser.add_argument("receipt", metavar="FILE", help="the receipt; - reads it from standard input")
+    parser.add_argument("--model", help="what the receipt's model is called here")
+    parser.add_argument(
+        "--force", action="store_true", help="make it again even by other weights or another kind of machine"
+    )
 
 
 def _add_bench(subparsers: Subparsers) -> None:
@@ -87,21 +108,6 @@ def _add_command(subparsers: Subparsers, name: str, summary: str, talk: Talk) ->
     return parser
 
 
-def _add_options(parser: argparse.ArgumentParser, *, max_new_tokens: int) -> None:
-    parser.add_argument(
-        "--max-new-tokens", type=int, default=max_new_tokens, help="tokens at most (%(default)s)"
-    )
-    parser.add_argument("--temperature", type=float, help="0 is greedy, 1 the model's own distribution")
-    parser.add_argument("--top-k", type=int, help="choose among this many most probable tokens")
-    parser.add_argument("--top-p", type=float, help="choose among those that hold this much probability")
-    parser.add_argument("--min-p", type=float, help="drop those below this fraction of the most probable")
-    parser.add_argument("--repetition-penalty", type=float, help="above 1: say less of what was said")
-    parser.add_argument("--seed", type=int, help="equal seeds give equal text")
-    parser.add_argument("--stop", action="append", help="end before this string; may be given several times")
-    parser.add_argument("--ignore-eos", action="store_true", help="go on when the model would end")
-    parser.add_argument("--model", help="which of the loaded models")
-
-
 # What is done.
 
 
@@ -115,12 +121,14 @@ def _run(name: str, talk: Talk, args: argparse.Namespace) -> int:
             talk(client, args)
     except ValueError as error:
         return _complain(name, error, status=2)
-    except TriptychError as error:
+    except (TriptychError, Differs) as error:
         return _complain(name, error, status=1)
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
         return _stop_printing()
+    except OSError as error:  # a file that is not there
+        return _complain(name, error, status=2)
     return 0
 
 
@@ -133,14 +141,49 @@ def _bench(args: argparse.Namespace) -> int:
 
 
 def _generate(client: Client, args: argparse.Namespace) -> None:
-    prompt = _text(args.prompt)
-    if args.json:
-        print(json.dumps(asdict(client.generate(prompt, **_options(args))), indent=2))
-        return
-    with client.stream(prompt, **_options(args)) as stream:
+    prompt, wishes = _text(args.prompt), generation_flags.options(args)
+    wishes["n"], wishes["receipt"] = args.n, bool(args.receipt) or None
+    result: Generation | None
+    if args.json or args.n:
+        result = client.generate(prompt, **wishes)
+        _print_texts(result, as_json=args.json)
+    else:
+        result = _print_stream(client.stream(prompt, **wishes))
+    if args.receipt and result is not None:
+        Path(args.receipt).write_text(json.dumps(result.receipt), encoding="utf-8")
+
+
+def _print_stream(stream: Stream) -> Generation | None:
+    """Prints the pieces as they come; the whole, with what is known only then."""
+    result = None
+    with stream:
         for piece in stream:
             _show(piece.text)
+            result = piece.result
     print()
+    return result
+
+
+def _print_texts(best: Generation, *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(asdict(best), indent=2))
+        return
+    for number, text in enumerate((best, *best.others), start=1):
+        if best.others:
+            print(f"text {number}")
+        print(_printable(text.text))
+
+
+def _verify(client: Client, args: argparse.Namespace) -> None:
+    """Anything but the very same text is a failure, for scripts to see."""
+    text = sys.stdin.read() if args.receipt == "-" else Path(args.receipt).read_text(encoding="utf-8")
+    receipt = json.loads(text)
+    if not isinstance(receipt, dict):
+        raise ValueError(f"{args.receipt} holds no receipt: a receipt is a JSON object")
+    verdict = client.verify(receipt, model=args.model, force=args.force)
+    print(json.dumps(asdict(verdict)))
+    if verdict.verdict != "identical":
+        raise Differs(f"the text is not the same: {verdict.verdict}")
 
 
 def _fill_mask(client: Client, args: argparse.Namespace) -> None:
@@ -161,12 +204,12 @@ def _print_candidates(candidates: list[MaskCandidate]) -> None:
 
 
 def _chat(client: Client, args: argparse.Namespace) -> None:
-    conversation = _Conversation(client, _options(args), system=args.system)
+    conversation = _Conversation(client, generation_flags.options(args), system=args.system)
     if args.question is None:
         _converse(conversation)
     elif args.json:
         messages = conversation.with_question(_text(args.question))
-        print(json.dumps(asdict(client.chat(messages, **_options(args))), indent=2))
+        print(json.dumps(asdict(client.chat(messages, **generation_flags.options(args))), indent=2))
     else:
         conversation.ask(_text(args.question))
         print()
@@ -237,21 +280,6 @@ def _lines() -> Iterator[str]:
 
 
 # What is read, and what is shown.
-
-
-def _options(args: argparse.Namespace) -> Options:
-    return {
-        "max_new_tokens": args.max_new_tokens,
-        "temperature": args.temperature,
-        "top_k": args.top_k,
-        "top_p": args.top_p,
-        "min_p": args.min_p,
-        "repetition_penalty": args.repetition_penalty,
-        "seed": args.seed,
-        "stop": args.stop,
-        "ignore_eos": args.ignore_eos or None,
-        "model": args.model,
-    }
 
 
 def _text(argument: str) -> str:

@@ -10,6 +10,7 @@ import pytest
 
 from server.api.app import create_app
 from server.errors import EngineFailed, NotReady, Overloaded
+from server.request import GenerateRequest, Grammar, GrammarKind
 from tests.api.live import live_server
 from tests.fakes import FakeEngine
 from triptych_client import Client, InvalidRequest, NotFound, Options, Piece, RequestFailed, ServerFailed
@@ -88,7 +89,55 @@ def test_scores_samples_and_standing_are_understood(client: Client, engine: Fake
         assert [other.logprob for other in result.tokens[0].alternatives] == [-0.5, -1.0]
         assert result.receipt is not None
     for asked in engine.asked:
-        assert (asked.terms.priority, asked.terms.timeout_s) == (3, 60)  # type: ignore[union-attr]
+        assert (asked.terms.priority, asked.terms.timeout_s) == (3, 60)
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "source"),
+    [
+        ({"json_schema": {"type": "object"}}, GrammarKind.JSON_SCHEMA, '{"type": "object"}'),
+        ({"json_schema": '{"type": "object"}'}, GrammarKind.JSON_SCHEMA, '{"type": "object"}'),
+        ({"regex": "[ab]+"}, GrammarKind.REGEX, "[ab]+"),
+        ({"choices": ("yes", "no")}, GrammarKind.CHOICE, '["yes", "no"]'),
+        ({"grammar": 'start: "a"'}, GrammarKind.EBNF, 'start: "a"'),
+    ],
+)
+def test_what_the_text_must_be_is_understood(
+    client: Client, engine: FakeEngine, options: Options, kind: GrammarKind, source: str
+) -> None:
+    client.generate("a", **options)
+    client.chat("a", **options)
+    assert [asked.grammar for asked in engine.asked if isinstance(asked, GenerateRequest)] == [
+        Grammar(kind=kind, source=source)
+    ] * 2
+
+
+def test_two_wishes_for_one_text_are_refused_before_anything_is_sent(
+    client: Client, engine: FakeEngine
+) -> None:
+    with pytest.raises(ValueError, match="`regex` and `choices` exclude each other"):
+        client.generate("a", regex="a", choices=["b"])
+    assert not engine.asked
+
+
+def test_what_has_no_option_of_its_own_is_an_extra(client: Client, engine: FakeEngine) -> None:
+    client.generate("a", extra={"dry_multiplier": 0.5})
+    client.chat("a", extra={"dry_multiplier": 0.5})
+    for asked in engine.asked:
+        assert asked.sampling.dry.multiplier == 0.5  # type: ignore[union-attr]
+    with pytest.raises(InvalidRequest, match=r"unknown field `parameters\.colour`"):
+        client.generate("a", extra={"colour": "red"})
+
+
+@pytest.mark.parametrize("expires_at", [0, 2])
+def test_a_deadline_between_two_tokens_adds_none(client: Client, engine: FakeEngine, expires_at: int) -> None:
+    engine.expires_at = expires_at
+    *pieces, last = client.stream("a", timeout_s=0.5)
+    assert [piece.token is None for piece in pieces] == [False] * expires_at
+    assert (last.text, last.token) == ("", None)
+    assert last.result is not None
+    assert last.result.finish_reason == "timeout"
+    assert len(last.result.tokens) == last.result.generated_tokens == expires_at
 
 
 def test_a_deadline_is_told_as_the_reason(client: Client, engine: FakeEngine) -> None:

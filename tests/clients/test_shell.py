@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -120,6 +121,93 @@ def test_a_broken_stream_is_told_after_what_came(
     printed = capsys.readouterr()
     assert printed.out == "Once"
     assert "the stream ended without its final event" in printed.err
+
+
+def test_what_a_text_must_be_comes_from_flags_and_files(server: ScriptedServer, tmp_path: Path) -> None:
+    server.on("/generate_stream", streams(ONCE, UPON))
+    file = tmp_path / "schema.json"
+    file.write_text('{"type": "object"}')
+    for flags in (
+        ["--json-schema", str(file)],
+        ["--regex", "a+"],
+        ["--choice", "yes", "--choice", "no"],
+        ["--grammar", str(file)],
+    ):
+        assert triptych("generate", "Hi", "--url", server.url, *flags) == 0
+    assert [asked.body["parameters"]["grammar"] for asked in server.asked] == [
+        {"type": "json", "value": '{"type": "object"}'},
+        {"type": "regex", "value": "a+"},
+        {"type": "choice", "value": ["yes", "no"]},
+        {"type": "ebnf", "value": '{"type": "object"}'},
+    ]
+
+
+def test_deadlines_and_other_parameters_are_sent(server: ScriptedServer) -> None:
+    server.on("/generate_stream", streams(ONCE, UPON))
+    flags = ["--deadline", "2.5", "--set", "dry_multiplier=0.5", "--set", "cache_salt=mine"]
+    assert triptych("generate", "Hi", "--url", server.url, *flags) == 0
+    assert server.asked[0].body["parameters"] == {
+        "max_new_tokens": 128,
+        "timeout": 2.5,
+        "dry_multiplier": 0.5,
+        "cache_salt": "mine",
+        "details": True,
+    }
+
+
+@pytest.mark.parametrize(
+    ("flags", "complaint"),
+    [
+        (["--json-schema", "/nowhere/schema.json"], "cannot read /nowhere/schema.json: No such file"),
+        (["--set", "dry_multiplier"], "must be NAME=VALUE"),
+        (["--regex", "a", "--choice", "b"], "not allowed with argument"),
+    ],
+)
+def test_flags_that_mean_nothing_are_named(
+    capsys: pytest.CaptureFixture[str], flags: list[str], complaint: str
+) -> None:
+    with pytest.raises(SystemExit):
+        triptych("generate", "Hi", *flags)
+    assert complaint in capsys.readouterr().err
+
+
+def test_several_texts_are_numbered(server: ScriptedServer, capsys: pytest.CaptureFixture[str]) -> None:
+    details = {"finish_reason": "length", "best_of_sequences": [{"generated_text": " two"}]}
+    server.on("/generate", says({"generated_text": " one", "details": details}))
+    assert triptych("generate", "Hi", "--url", server.url, "--n", "2", "--temperature", "1") == 0
+    assert capsys.readouterr().out == "text 1\n one\ntext 2\n two\n"
+    assert server.asked[0].body["parameters"]["best_of"] == 2
+
+
+# verify
+
+
+@pytest.mark.parametrize(
+    ("verdict", "status"), [("identical", 0), ("different", 1), ("other_fingerprint", 1)]
+)
+def test_a_receipt_is_written_and_verified(
+    server: ScriptedServer, capsys: pytest.CaptureFixture[str], tmp_path: Path, verdict: str, status: int
+) -> None:
+    server.on("/generate_stream", streams(ONCE, UPON | {"receipt": {"hash": "0"}}))
+    server.on("/v1/verify", says({"verdict": verdict}))
+    file = str(tmp_path / "receipt.json")
+    assert triptych("generate", "Hi", "--url", server.url, "--receipt", file) == 0
+    assert server.asked[0].body["parameters"]["receipt"] is True
+    assert triptych("verify", file, "--url", server.url, "--model", "m", "--force") == status
+    assert server.asked[1].body == {"receipt": {"hash": "0"}, "model": "m", "force": True}
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["verdict"] == verdict
+
+
+@pytest.mark.parametrize("content", ["[]", "{", None])
+def test_a_file_that_holds_no_receipt_is_a_mistaken_call(
+    server: ScriptedServer, capsys: pytest.CaptureFixture[str], tmp_path: Path, content: str | None
+) -> None:
+    file = tmp_path / "receipt.json"
+    if content is not None:
+        file.write_text(content)
+    assert triptych("verify", str(file), "--url", server.url) == 2
+    assert capsys.readouterr().err.startswith("triptych verify: ")
+    assert server.asked == []
 
 
 # fill-mask

@@ -27,6 +27,10 @@ TGI_NAMES = {"n": "best_of", "top_logprobs": "top_n_tokens", "timeout_s": "timeo
 OPENAI_NAMES = {"max_new_tokens": "max_tokens", "timeout_s": "timeout"}
 """What the dialects call some of the options; the others go by their own names."""
 
+TGI_SHAPES = {"json_schema": "json", "regex": "regex", "choices": "choice", "grammar": "ebnf"}
+OPENAI_SHAPES = {"json_schema": "json", "regex": "regex", "choices": "choice", "grammar": "grammar"}
+"""What the dialects call what a text must be."""
+
 CHOOSING = ("temperature", "top_k", "top_p", "min_p")  # any of these asks for sampling
 
 
@@ -105,22 +109,38 @@ def models() -> Call[list[ModelCard]]:
 
 def _generate_body(prompt: str, options: Options) -> dict[str, Any]:
     parameters = _renamed(_checked(options), TGI_NAMES)
-    model = parameters.pop("model", None)
+    model, extra = parameters.pop("model", None), parameters.pop("extra", {})
+    shape = _take_shape(parameters, TGI_SHAPES)
     if (
         parameters.get("temperature") == 0
     ):  # TGI's wire has no temperature 0: there, greedy is no sampling at all
         parameters = {name: value for name, value in parameters.items() if name not in CHOOSING}
     elif any(name in parameters for name in CHOOSING):
         parameters["do_sample"] = True
-    return {"inputs": prompt, "parameters": {**parameters, "details": True}, **_given({"model": model})}
+    if shape is not None:
+        parameters["grammar"] = {"type": shape[0], "value": shape[1]}
+    parameters = {**parameters, "details": True, **extra}
+    return {"inputs": prompt, "parameters": parameters, **_given({"model": model})}
 
 
 def _chat_body(messages: str | Sequence[Message], options: Options) -> dict[str, Any]:
     parameters = _renamed(_checked(options), OPENAI_NAMES)
+    extra = parameters.pop("extra", {})
+    shape = _take_shape(parameters, OPENAI_SHAPES)
+    if shape is not None:
+        parameters["structured_outputs"] = {shape[0]: shape[1]}
     if "top_logprobs" in parameters:
         parameters["logprobs"] = True
     turns = [Message(role="user", content=messages)] if isinstance(messages, str) else list(messages)
-    return {"messages": turns, **parameters}
+    return {"messages": turns, **parameters, **extra}
+
+
+def _take_shape(parameters: dict[str, Any], names: Mapping[str, str]) -> tuple[str, Any] | None:
+    """What the text must be, by the dialect's name for it, taken out of the `parameters`."""
+    shapes = [(option, parameters.pop(option)) for option in names if option in parameters]
+    if len(shapes) > 1:
+        raise ValueError(f"{' and '.join(f'`{option}`' for option, _ in shapes)} exclude each other")
+    return (names[shapes[0][0]], shapes[0][1]) if shapes else None
 
 
 def _checked(options: Options) -> dict[str, Any]:

@@ -49,9 +49,12 @@ class TokenReader(PieceReader):
     def _read(self, data: str) -> Piece:
         event = parse_event(data)
         token = read_token(field(event, "token", dict), optional(event, "top_tokens", list))
-        self._tokens.append(token)
         text = "" if token.special else token.text
         whole = optional(event, "generated_text", str)
+        if whole is not None and token.logprob is None:  # ended between two tokens: it stands for none
+            self.ended = True
+            return Piece(text="", result=self._result(whole, event))
+        self._tokens.append(token)
         if whole is None:
             return Piece(text=text, token=token)
         self.ended = True

@@ -28,6 +28,9 @@ class Options(TypedDict, total=False):
     priority: requests with a higher one come first.
     timeout_s: seconds after which the server ends the text where it stands: its `finish_reason` is "timeout".
     receipt: tell what the text was made of, for `Client.verify`.
+    json_schema, regex, choices, grammar: what the text must be; one of them at most. A JSON schema (an
+        object, or its text), a regular expression, one of some strings, a grammar in Lark's notation.
+    extra: further parameters by the names that the server's `/docs` lists, such as `{"dry_multiplier": 0.8}`.
     """
 
     max_new_tokens: int | None
@@ -45,6 +48,11 @@ class Options(TypedDict, total=False):
     priority: int | None
     timeout_s: float | None
     receipt: bool | None
+    json_schema: Mapping[str, Any] | str | None
+    regex: str | None
+    choices: Sequence[str] | None
+    grammar: str | None
+    extra: Mapping[str, Any] | None
 
 
 class Message(TypedDict):
