@@ -1,0 +1,226 @@
+"""The one law as a property: whatever the traffic, every text and every score is what it is alone.
+
+A tiny decoder, little memory, few seats, steps of one token to many, drafts, priorities, two tenants, samples
+that share a prompt, scored prompts, every kind of sampler, and grammars: `tests/test_same_text.py` holds the
+same law one company at a time for models of real size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from collections.abc import Sequence as Seq
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from models.decoder import Decoder
+from models.kv_cache import KVCache
+from models.layers.linear import prepack
+from server.execution.device import is_batch_invariant
+from server.execution.generation import DecoderRunner
+from server.execution.runner import Runner
+from server.request import Dry, FinishReason, Mirostat, Sampling
+from server.scheduling.blocks import BlockPool
+from server.scheduling.generation import GenerationLane
+from server.scheduling.plan import DecodeStep, Scored
+from server.scheduling.scheduler import Scheduler
+from server.scheduling.sequence import Sequence
+from tests.execution.test_generation import CONFIG, CPU
+
+BLOCK_SIZE = 4
+LONGEST_PROMPT, LONGEST_OUTPUT = 28, 20
+SAMPLERS: tuple[dict[str, Any], ...] = (
+    {},
+    {"temperature": 0.0},
+    {"temperature": 0.0, "repetition_penalty": 1.3, "penalty_window": 5},
+    {"temperature": 3.0, "allowed_tokens": (3, 4)},  # says what it has said before: drafts stand
+    {"temperature": 0.5, "dry": Dry(multiplier=0.8, allowed_length=1), "top_k": 9},
+    {"mirostat": Mirostat(tau=2.0), "min_new_tokens": 6},
+    {"typical_p": 0.7, "no_repeat_ngram": 2, "frequency_penalty": 0.5},
+    {"dynatemp_range": 0.5, "xtc_probability": 0.5, "min_p": 0.02},
+)
+
+
+class Alternating:
+    """A grammar that forbids every third token, and others after each one."""
+
+    failure = None
+
+    def __init__(self) -> None:
+        self._shift = 0
+
+    def allowed(self) -> Tensor:
+        bits = (torch.arange(CONFIG.vocab_size) + self._shift) % 3 != 0
+        words = (bits.long().view(-1, 32) << torch.arange(32)).sum(-1)
+        return torch.where(words >= 2**31, words - 2**32, words).to(torch.int32)
+
+    def advance(self, token: int) -> None:
+        self._shift += token
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Device:
+    blocks: int = 64
+    step_tokens: int = 64
+    seats: int = 8
+    speculation: bool = False
+    step_s: float = 0.05
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """`comes_at`: before which step."""
+
+    comes_at: int
+    standing: dict[str, Any]
+    request: dict[str, Any]
+
+    def sequence(self, id_: int) -> Sequence:
+        given = self.request | {"tokens": list(self.request["tokens"])}
+        return Sequence(id=id_, **given, **self.standing)
+
+
+@dataclass(slots=True)
+class Said:
+    tokens: list[Scored] = field(default_factory=list)
+    prompt: list[Scored] = field(default_factory=list)
+    finish: FinishReason | None = None
+
+
+prompts = st.one_of(
+    st.lists(st.integers(0, CONFIG.vocab_size - 1), min_size=1, max_size=LONGEST_PROMPT),
+    st.integers(1, LONGEST_PROMPT).map(lambda length: ([1, 2, 3, 4, 5] * 6)[:length]),
+)
+samplings = st.builds(
+    lambda sampler, seed: Sampling(seed=seed, **sampler), st.sampled_from(SAMPLERS), st.integers(0, 3)
+)
+requests: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
+    {
+        "tokens": prompts,
+        "max_new_tokens": st.integers(0, LONGEST_OUTPUT),
+        "sampling": samplings,
+        "stop_tokens": st.sampled_from([frozenset[int](), frozenset({4, 17, 40})]),
+        "prompt_alternatives": st.sampled_from([None, None, 0, 2]),
+        "alternatives": st.sampled_from([0, 2]),
+        "constrained": st.sampled_from([False, False, False, True]),
+    }
+)
+standings = st.fixed_dictionaries({"tenant": st.sampled_from("ab"), "priority": st.sampled_from([0, 0, 1])})
+devices = st.builds(
+    Device,
+    blocks=st.sampled_from([12, 14, 20, 60]),  # 12 hold the longest text alone
+    step_tokens=st.sampled_from([1, 3, 16, 64]),
+    seats=st.sampled_from([1, 2, 8]),
+    speculation=st.booleans(),
+    step_s=st.sampled_from([0.001, 0.05, 0.3]),
+)
+
+
+@st.composite
+def traffic(draw: st.DrawFn) -> list[Asked]:
+    """Up to four requests of their own, then up to two more samples of the first."""
+    own = draw(st.lists(requests, min_size=1, max_size=4))
+    sampling: Sampling = own[0]["sampling"]
+    more = [
+        own[0] | {"sampling": replace(sampling, sample=number)}
+        for number in range(1, draw(st.integers(1, 3)))
+    ]
+    return [
+        Asked(comes_at=draw(st.integers(0, 12)), standing=draw(standings), request=request)
+        for request in (*own, *more)
+    ]
+
+
+@pytest.fixture(scope="module", params=[torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+def decoder(request: pytest.FixtureRequest) -> Decoder:
+    if not is_batch_invariant(CPU, request.param):
+        pytest.skip(f"not batch-invariant in {request.param} on this processor")
+    torch.manual_seed(0)
+    decoder = Decoder(CONFIG).eval().requires_grad_(False)
+    for parameter in decoder.parameters():
+        parameter.data = (parameter.data * 3).to(request.param)
+    prepack(decoder)
+    return decoder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Threads that wait for each other would take most of the time of so small a model."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+class Server:
+    """Scheduler and runner of one decoder, and what they said of each request, by its number."""
+
+    def __init__(self, decoder: Decoder, device: Device) -> None:
+        dtype = next(decoder.parameters()).dtype
+        cache = KVCache(CONFIG, num_blocks=device.blocks, block_size=BLOCK_SIZE, device=CPU, dtype=dtype)
+        self._lane = GenerationLane(
+            "m",
+            BlockPool(device.blocks, BLOCK_SIZE),
+            max_batch_tokens=device.step_tokens,
+            max_sequences=device.seats,
+            speculation=device.speculation,
+        )
+        self._decoding = DecoderRunner(decoder, cache, CPU)
+        self._scheduler = Scheduler({"m": self._lane})
+        self._runner = Runner({"m": self._decoding})
+        self._step_s = device.step_s
+        self._sequences = dict[int, Sequence]()
+        self._said = dict[int, Said]()
+
+    def serve(self, asked: Seq[Asked]) -> list[Said]:
+        """Run all of it to the end; no block stays behind."""
+        steps, busy = 0, True
+        while busy or len(self._said) < len(asked):
+            for number, one in enumerate(asked):
+                if one.comes_at == steps:
+                    self._add(number, one)
+            busy, steps = self._step(), steps + 1
+        assert self._lane.blocks.num_free == self._lane.blocks.num_blocks
+        for number, said in self._said.items():
+            said.finish = self._sequences[number].finish_reason
+        return [self._said[number] for number in range(len(asked))]
+
+    def _add(self, number: int, one: Asked) -> None:
+        self._said[number] = Said()
+        self._sequences[number] = sequence = one.sequence(number)
+        if sequence.constrained:
+            self._decoding.constrain(number, Alternating())
+        self._scheduler.generate("m", sequence)
+
+    def _step(self) -> bool:
+        """False where there is nothing to do."""
+        step = self._scheduler.next_step()
+        if not isinstance(step, DecodeStep):
+            return False
+        results = self._runner.run(step)
+        self._scheduler.apply(step, results, self._step_s)
+        for sequence in (piece.sequence for piece in step.slices):
+            said = self._said[sequence.id]
+            said.prompt += results.prompt.get(sequence.id, ())
+            if sequence.id in results.sampled:
+                said.tokens += results.sampled[sequence.id].tokens[: sequence.appended]
+        return True
+
+
+@settings(max_examples=8, deadline=None)
+@given(asked=traffic(), device=devices)
+def test_every_text_and_score_is_what_it_is_alone(
+    decoder: Decoder, asked: list[Asked], device: Device
+) -> None:
+    together = Server(decoder, device).serve(asked)
+    for one, said in zip(asked, together, strict=True):
+        (alone,) = Server(decoder, Device()).serve([replace(one, comes_at=0)])
+        assert said == alone
+        assert said.finish is not None
+        if one.request["prompt_alternatives"] is not None:
+            assert [scored.token for scored in said.prompt] == one.request["tokens"][1:]
