@@ -9,6 +9,7 @@ a grammar over `allowed_tokens`, both over `bad_words`, and a grammar that is at
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ from server.execution.sampling.penalties import LARGEST
 from server.execution.sampling.row import Row
 
 NEVER = -torch.inf
+KEPT_MASKS = 64  # of one byte a token
 
 
 def restricts(row: Row) -> bool:
@@ -70,7 +72,13 @@ def _outside_the_grammar(row: Row, scores: Tensor) -> Tensor | None:
 def _outside_the_allowed(row: Row, scores: Tensor) -> Tensor | None:
     if row.sampling.allowed_tokens is None:
         return None
-    return ~_mask(row.sampling.allowed_tokens, scores)
+    return _all_but(row.sampling.allowed_tokens, len(scores), scores.device)
+
+
+@lru_cache(maxsize=KEPT_MASKS)
+def _all_but(allowed: tuple[int, ...], vocabulary: int, device: torch.device) -> Tensor:
+    """Kept from token to token: the list may be as long as the vocabulary, and takes as long to read."""
+    return ~_mask(allowed, torch.empty(vocabulary, device=device))
 
 
 def _biased_away(row: Row, scores: Tensor) -> Tensor | None:
