@@ -11,7 +11,8 @@ from starlette.responses import Response
 
 from server.api.connection import every, unless_gone
 from server.api.edge import EdgeOf, characters, example, json_response
-from server.api.fields import MAX_COUNT, ModelName, StrictBody, TextsOrTokens, only, texts_or_tokens
+from server.api.fields import MAX_COUNT, ModelName, TextsOrTokens, only, texts_or_tokens
+from server.api.standing import StandingParameters
 from server.api.tenant import TenantOf
 from server.errors import EmptyInput
 from server.request import EmbedRequest, ModelCard, Side, Task, Terms
@@ -19,7 +20,7 @@ from server.request import EmbedRequest, ModelCard, Side, Task, Terms
 EXAMPLE: dict[str, Any] = {"inputs": ["What is deep learning?", "A kind of machine learning."]}
 
 
-class EmbedBody(StrictBody):
+class EmbedBody(StandingParameters):
     model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE]})
 
     inputs: TextsOrTokens
@@ -37,7 +38,7 @@ class EmbedBody(StrictBody):
         texts = texts_or_tokens(self.inputs)
         if not all(texts):
             raise EmptyInput("inputs")
-        return [self._to_request(text, card, Terms(tenant=tenant)) for text in texts]
+        return [self._to_request(text, card, self.terms(tenant)) for text in texts]
 
     def _to_request(self, text: str | list[int], card: ModelCard, terms: Terms) -> EmbedRequest:
         return EmbedRequest(

@@ -11,6 +11,7 @@ from starlette.responses import Response
 from server.api.connection import every, unless_gone
 from server.api.edge import EdgeOf, example, json_response
 from server.api.fields import ModelName, StrictBody, Texts, Word, as_list, one_or_many
+from server.api.standing import StandingParameters
 from server.api.tenant import TenantOf
 from server.errors import EmptyInput
 from server.request import FillMaskRequest, MaskCandidate, ModelCard, Task, Terms
@@ -20,7 +21,7 @@ MAX_TOP_K = 1000
 EXAMPLE: dict[str, Any] = {"inputs": "Paris is the [MASK] of France.", "parameters": {"top_k": 1}}
 
 
-class FillMaskParameters(StrictBody):
+class FillMaskParameters(StandingParameters):
     """`targets` restrict the candidates; their scores are those of the whole vocabulary still."""
 
     top_k: Annotated[int, Field(ge=1, le=MAX_TOP_K)] | None = None
@@ -39,7 +40,7 @@ class FillMaskBody(StrictBody):
         texts = one_or_many(self.inputs)
         if not all(texts):
             raise EmptyInput("inputs")
-        return [self._to_request(text, card, Terms(tenant=tenant)) for text in texts]
+        return [self._to_request(text, card, self.parameters.terms(tenant)) for text in texts]
 
     def _to_request(self, text: str, card: ModelCard, terms: Terms) -> FillMaskRequest:
         targets = self.parameters.targets

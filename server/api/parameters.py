@@ -10,14 +10,14 @@ from pydantic import ConfigDict, Field
 
 from server.api.fields import MAX_COUNT, Stop, TokenCount, TokenId, Word, named
 from server.api.samplers import SamplerParameters
+from server.api.standing import StandingParameters
 from server.errors import InvalidRequest
-from server.request import GenerateRequest, ModelCard, Terms
+from server.request import GenerateRequest, ModelCard
 
 MAX_STOP_TOKENS = 128
-MAX_TIMEOUT_S = 24 * 3600.0
 
 
-class GenerationParameters(SamplerParameters):
+class GenerationParameters(SamplerParameters, StandingParameters):
     """The samplers, where a text ends, and how the request stands beside others."""
 
     model_config = ConfigDict(use_attribute_docstrings=True)
@@ -38,10 +38,6 @@ class GenerationParameters(SamplerParameters):
     ignore_eos: bool | None = None
     truncate: TokenCount | None = Field(None, validation_alias=named("truncate"))
     """Keep only the last so many tokens of the prompt."""
-    priority: Annotated[int, Field(ge=-MAX_COUNT, le=MAX_COUNT)] | None = None
-    """Requests with a higher one come first. It never changes the text."""
-    timeout: Annotated[float, Field(gt=0, le=MAX_TIMEOUT_S)] | None = None
-    """Seconds until the answer is cut off where it stands."""
     cache_salt: Word | None = None
     """The prompt is found in the cache only by requests with the same salt and API key."""
 
@@ -74,7 +70,7 @@ class GenerationParameters(SamplerParameters):
             truncate=self.truncate,
             bad_words=tuple(self.bad_words or ()),
             dry_breakers=self.breakers if sampling.dry is not None else (),
-            terms=self._terms(tenant),
+            terms=self.terms(tenant, cache_salt=self.cache_salt),
         )
 
     def _least(self, most: int | None, card: ModelCard) -> int:
@@ -90,14 +86,6 @@ class GenerationParameters(SamplerParameters):
                 parameter="min_tokens",
             )
         return least
-
-    def _terms(self, tenant: str) -> Terms:
-        return Terms(
-            tenant=tenant,
-            priority=self.priority or 0,
-            timeout_s=self.timeout,
-            cache_salt=self.cache_salt or "",
-        )
 
 
 def _check_ids(parameter: str, ids: Iterable[int], card: ModelCard) -> None:

@@ -156,7 +156,7 @@ class Loop:
                 self._release(expired.id)
                 self._say(messages.Sampled(expired.id, (), FinishReason.TIMEOUT))
             else:
-                self._say(Refused(expired.id, "`timeout` passed before the text's turn", "timeout"))
+                self._say(Refused(expired.id, "`timeout` passed before the text's turn", retry_after_s=0.0))
 
     def _run(self, step: Step) -> Stepped | Failed:
         started = time.perf_counter()

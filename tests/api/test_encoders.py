@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from httpx import AsyncClient
 
+from server.errors import Overloaded
 from server.request import EmbedRequest, FillMaskRequest, Side
 from tests.fakes import FakeEngine
 
@@ -194,3 +195,25 @@ async def test_encoders_are_shared_fairly_between_keys_too(
     assert one != other
     assert nobody == ""
     assert "one" not in one
+
+
+STANDING = {"priority": 3, "timeout": 2.5}
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/fill-mask", {"inputs": "a [MASK]", "parameters": STANDING}),
+        ("/embed", {"inputs": "a", **STANDING}),
+        ("/v1/embeddings", {"input": "a", **STANDING}),
+    ],
+)
+async def test_work_for_encoders_has_priorities_and_deadlines_too(
+    client: AsyncClient, engine: FakeEngine, path: str, body: dict[str, Any]
+) -> None:
+    assert (await client.post(path, json=body)).status_code == 200
+    assert (engine.asked[0].terms.priority, engine.asked[0].terms.timeout_s) == (3, 2.5)
+    engine.refusal = Overloaded(0.0, "`timeout` passed before the text's turn")
+    late = await client.post(path, json=body)
+    assert (late.status_code, late.headers["retry-after"]) == (429, "1")
+    assert "`timeout` passed" in late.text

@@ -283,6 +283,15 @@ def test_a_deadline_that_cannot_be_met_is_refused_at_once() -> None:
         assert event == Refused(1, "`timeout` passed before the text could be begun", retry_after_s=0.0)
 
 
+def test_a_passage_whose_deadline_has_passed_is_not_begun() -> None:
+    with running_loop(CountingRunner()) as peer:
+        late = Standing(deadline=time.monotonic() - 1.0)
+        peer.send(Embed(1, "bert", (10,), EmbedWork(), late))
+        assert peer.receive() == Refused(1, "`timeout` passed before the text's turn", retry_after_s=0.0)
+        peer.send(Embed(2, "bert", (10,), EmbedWork()))
+        assert peer.stepped().answers[0].id == 2
+
+
 def test_a_deadline_before_the_first_token_is_refused_and_says_how_far_that_is() -> None:
     """Prompts of 9 tokens, no two of them alike, at most 16 tokens a step of 20 ms."""
     runner = CountingRunner(step_s=0.02)

@@ -12,10 +12,11 @@ from starlette.responses import Response
 
 from server.api.connection import every, unless_gone
 from server.api.edge import EdgeOf, example, json_response
-from server.api.fields import MAX_COUNT, ModelName, StrictBody, Text, TextsOrTokens, texts_or_tokens
+from server.api.fields import MAX_COUNT, ModelName, Text, TextsOrTokens, texts_or_tokens
+from server.api.standing import StandingParameters
 from server.api.tenant import TenantOf
 from server.errors import EmptyInput
-from server.request import Embedding, EmbedRequest, ModelCard, Task, Terms
+from server.request import Embedding, EmbedRequest, ModelCard, Task
 
 ANSWER = {
     "object": "list",
@@ -25,7 +26,7 @@ ANSWER = {
 }
 
 
-class EmbeddingsBody(StrictBody):
+class EmbeddingsBody(StandingParameters):
     model_config = ConfigDict(json_schema_extra={"examples": [{"input": "What is deep learning?"}]})
 
     input: TextsOrTokens
@@ -43,7 +44,7 @@ class EmbeddingsBody(StrictBody):
             EmbedRequest(
                 text=text if isinstance(text, str) else tuple(text),
                 model=card.name,
-                terms=Terms(tenant=tenant),
+                terms=self.terms(tenant),
                 dimensions=self.dimensions,
             )
             for text in texts
