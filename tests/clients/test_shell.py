@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from server import shell
+from server.shell import conversation, terminal
 from tests.clients.scripted_server import Answer, ScriptedServer, says, sse, streams, token_event
 
 ONCE = token_event(1, "Once")
@@ -107,10 +108,10 @@ def test_a_terminal_gets_no_control_characters(monkeypatch: pytest.MonkeyPatch) 
         def isatty(self) -> bool:
             return True
 
-    terminal = Terminal()
-    monkeypatch.setattr(sys, "stdout", terminal)
-    shell._show("a\x1b[31mb\tc\n\x07é\x9b")
-    assert terminal.getvalue() == "a[31mb\tc\né"
+    screen = Terminal()
+    monkeypatch.setattr(sys, "stdout", screen)
+    terminal.show("a\x1b[31mb\tc\n\x07é\x9b")
+    assert screen.getvalue() == "a[31mb\tc\né"
 
 
 def test_a_broken_stream_is_told_after_what_came(
@@ -318,7 +319,7 @@ def test_ctrl_c_stops_an_answer_only_and_what_was_heard_is_remembered(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    show = shell._show
+    show = terminal.show
 
     def interrupted(text: str) -> None:
         if text == "STOP HERE":
@@ -331,7 +332,7 @@ def test_ctrl_c_stops_an_answer_only_and_what_was_heard_is_remembered(
         while True:
             yield sse({"choices": [{"index": 0, "delta": {"content": "more"}}]}) * 100
 
-    monkeypatch.setattr(shell, "_show", interrupted)
+    monkeypatch.setattr(conversation, "show", interrupted)
     forever = Answer(content_type="text/event-stream", chunks=endless)
     server.on("/v1/chat/completions", forever, answers("Well."))
     assert converse("A story!", "Go on.") == 0

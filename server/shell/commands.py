@@ -8,19 +8,19 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
 import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from server import generation_flags
+from server.shell import flags
+from server.shell.conversation import Conversation, converse
+from server.shell.terminal import complain, printable, show, text_of
 
 if TYPE_CHECKING:
-    from triptych_client import Client, Generation, MaskCandidate, Message, Options, Stream
+    from triptych_client import Client, Generation, MaskCandidate, Stream
 
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
     Talk = Callable[[Client, argparse.Namespace], None]
@@ -30,10 +30,6 @@ DEFAULT_URL = "http://127.0.0.1:8000"
 
 class Differs(Exception):
     """A receipt's text came out otherwise, or could not be vouched for."""
-
-
-CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but tab and newline: a terminal might obey them
-CHAT_HELP = "/exit leaves, /clear forgets what was said, Ctrl-C stops an answer"
 
 
 def add_commands(subparsers: Subparsers) -> None:
@@ -57,7 +53,7 @@ def _add_generate(subparsers: Subparsers) -> None:
     parser.add_argument("prompt", help="the text to continue; - reads it from standard input")
     parser.add_argument("--n", type=int, help="write so many texts, and print the most probable first")
     parser.add_argument("--receipt", metavar="FILE", help="write there what the text was made of: see verify")
-    generation_flags.add_flags(parser, max_new_tokens=128)
+    flags.add_flags(parser, max_new_tokens=128)
     parser.add_argument(
         "--json", action="store_true", help="everything that is known about it, as one object"
     )
@@ -67,7 +63,7 @@ def _add_chat(subparsers: Subparsers) -> None:
     parser = _add_command(subparsers, "chat", "ask a question, or talk", _chat)
     parser.add_argument("question", nargs="?", help="absent: a conversation; - reads it from standard input")
     parser.add_argument("--system", help="the message that sets the model's role")
-    generation_flags.add_flags(parser, max_new_tokens=512)
+    flags.add_flags(parser, max_new_tokens=512)
     parser.add_argument("--json", action="store_true", help="one question: the answer as one object")
 
 
@@ -120,15 +116,15 @@ def _run(name: str, talk: Talk, args: argparse.Namespace) -> int:
         with Client(args.url, timeout=args.timeout) as client:
             talk(client, args)
     except ValueError as error:
-        return _complain(name, error, status=2)
+        return complain(name, error, status=2)
     except (TriptychError, Differs) as error:
-        return _complain(name, error, status=1)
+        return complain(name, error, status=1)
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
         return _stop_printing()
     except OSError as error:  # a file that is not there
-        return _complain(name, error, status=2)
+        return complain(name, error, status=2)
     return 0
 
 
@@ -141,7 +137,7 @@ def _bench(args: argparse.Namespace) -> int:
 
 
 def _generate(client: Client, args: argparse.Namespace) -> None:
-    prompt, wishes = _text(args.prompt), generation_flags.options(args)
+    prompt, wishes = text_of(args.prompt), flags.options(args)
     wishes["n"], wishes["receipt"] = args.n, bool(args.receipt) or None
     result: Generation | None
     if args.json or args.n:
@@ -158,7 +154,7 @@ def _print_stream(stream: Stream) -> Generation | None:
     result = None
     with stream:
         for piece in stream:
-            _show(piece.text)
+            show(piece.text)
             result = piece.result
     print()
     return result
@@ -171,7 +167,7 @@ def _print_texts(best: Generation, *, as_json: bool) -> None:
     for number, text in enumerate((best, *best.others), start=1):
         if best.others:
             print(f"text {number}")
-        print(_printable(text.text))
+        print(printable(text.text))
 
 
 def _verify(client: Client, args: argparse.Namespace) -> None:
@@ -187,7 +183,7 @@ def _verify(client: Client, args: argparse.Namespace) -> None:
 
 
 def _fill_mask(client: Client, args: argparse.Namespace) -> None:
-    masks = client.fill_mask(_text(args.text), top_k=args.top_k, targets=args.target, model=args.model)
+    masks = client.fill_mask(text_of(args.text), top_k=args.top_k, targets=args.target, model=args.model)
     if args.json:
         print(json.dumps([[asdict(candidate) for candidate in mask] for mask in masks], indent=2))
         return
@@ -200,105 +196,19 @@ def _fill_mask(client: Client, args: argparse.Namespace) -> None:
 def _print_candidates(candidates: list[MaskCandidate]) -> None:
     width = max((len(candidate.token_str) for candidate in candidates), default=0)
     for candidate in candidates:
-        print(_printable(f"{candidate.score:8.4f}  {candidate.token_str:<{width}}  {candidate.sequence}"))
+        print(printable(f"{candidate.score:8.4f}  {candidate.token_str:<{width}}  {candidate.sequence}"))
 
 
 def _chat(client: Client, args: argparse.Namespace) -> None:
-    conversation = _Conversation(client, generation_flags.options(args), system=args.system)
+    conversation = Conversation(client, flags.options(args), system=args.system)
     if args.question is None:
-        _converse(conversation)
+        converse(conversation)
     elif args.json:
-        messages = conversation.with_question(_text(args.question))
-        print(json.dumps(asdict(client.chat(messages, **generation_flags.options(args))), indent=2))
+        messages = conversation.with_question(text_of(args.question))
+        print(json.dumps(asdict(client.chat(messages, **flags.options(args))), indent=2))
     else:
-        conversation.ask(_text(args.question))
+        conversation.ask(text_of(args.question))
         print()
-
-
-class _Conversation:
-    """What was said so far; the server remembers nothing."""
-
-    def __init__(self, client: Client, options: Options, *, system: str | None) -> None:
-        self._client, self._options = client, options
-        self._opening: list[Message] = [] if system is None else [{"role": "system", "content": system}]
-        self._said = self._opening
-
-    def clear(self) -> None:
-        self._said = self._opening
-
-    def with_question(self, question: str) -> list[Message]:
-        return [*self._said, {"role": "user", "content": question}]
-
-    def ask(self, question: str) -> None:
-        """Prints the answer as it comes. One that breaks off is remembered as far as it got."""
-        messages = self.with_question(question)
-        heard = ""
-        try:
-            with self._client.stream_chat(messages, **self._options) as stream:
-                for piece in stream:
-                    _show(piece.text)
-                    heard += piece.text
-        finally:
-            if heard:
-                self._said = [*messages, {"role": "assistant", "content": heard}]
-
-
-def _converse(conversation: _Conversation) -> None:
-    from triptych_client import TriptychError
-
-    for line in _lines():
-        if line == "/exit":
-            return
-        if line == "/clear":
-            conversation.clear()
-        elif re.fullmatch(r"/\w*", line):
-            print(f"{line} is no command: {CHAT_HELP}")
-        elif line:
-            try:
-                conversation.ask(line)
-            except KeyboardInterrupt:
-                _show(" [stopped]")
-            except TriptychError as error:  # the conversation goes on: the server may come back
-                _complain("chat", error, status=1)
-            print()
-
-
-def _lines() -> Iterator[str]:
-    """What is typed, line by line, to the end of the input. Ctrl-C drops a line and says how to leave."""
-    with suppress(ImportError):  # not on every system
-        import readline  # noqa: F401  gives `input` its arrow keys and its history
-    prompt = "> " if sys.stdin.isatty() else ""
-    if prompt:
-        print(CHAT_HELP)
-    while True:
-        try:
-            yield input(prompt).strip()
-        except EOFError:
-            return
-        except KeyboardInterrupt:
-            print(f"\n{CHAT_HELP}")
-
-
-# What is read, and what is shown.
-
-
-def _text(argument: str) -> str:
-    """The argument itself, or for `-` what standard input holds, less the newline that ends it."""
-    return sys.stdin.read().removesuffix("\n") if argument == "-" else argument
-
-
-def _show(text: str) -> None:
-    sys.stdout.write(_printable(text))
-    sys.stdout.flush()
-
-
-def _printable(text: str) -> str:
-    return CONTROL.sub("", text) if sys.stdout.isatty() else text
-
-
-def _complain(name: str, error: Exception, *, status: int) -> int:
-    print(f"triptych {name}: {error}", file=sys.stderr)
-    return status
 
 
 def _client_missing(name: str, missing: ModuleNotFoundError) -> int:
