@@ -136,7 +136,7 @@ class GenerationLane:
         return self._roster.seats_short(sequence) * self._usual_output / self._roster.seats.capacity
 
     def _fair_step(self, rows: list[Sequence]) -> FairStep:
-        return FairStep(rows, self._roster.seats.num_tenants, self.pace)
+        return FairStep(rows, self._roster.reading, self._roster.seats.num_tenants, self.pace)
 
     def _record(self, piece: Slice, results: Results) -> None:
         sequence = piece.sequence

@@ -5,6 +5,7 @@ Every move between these is one method here, so that seats, blocks, shares and t
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from itertools import count
 
@@ -24,6 +25,7 @@ class Roster:
         self.cached_tokens = 0  # of prompts, found in the cache
         self.shares = Shares()
         self.holdings = Holdings(blocks)
+        self._block_size = blocks.block_size
         self.seats = Seats(max_sequences, self.shares, blocks)
         self.waiting = WaitingLine[Sequence](self.shares)
         self._live = dict[int, Sequence]()  # by id
@@ -83,12 +85,18 @@ class Roster:
     @property
     def hungry(self) -> bool:
         """Whether anybody could use more than the rows of streams: has a seat, or would get one."""
-        if self.behind:
-            return True
-        head = self.waiting.first()
-        if head is None or self.seats.make_way(head) is None:  # no need to ask the cache then
-            return False
-        return self._victims(head, self.holdings.find(head)) is not None
+        return bool(self.behind) or self._could_start() is not None
+
+    @property
+    def reading(self) -> dict[str, int]:
+        """Tokens that each tenant has still to read, of those with seats and of who would get the next."""
+        reading = Counter[str]()
+        for sequence in self.behind:
+            reading[sequence.tenant] += sequence.pending
+        head = self._could_start()
+        if head is not None:
+            reading[head.tenant] += len(head.tokens) - len(self.holdings.find(head)) * self._block_size
+        return reading
 
     def admit(self, sequence: Sequence) -> list[Sequence] | None:
         """Give it a seat, and what the cache has of its text, if all its tokens fit.
@@ -118,6 +126,13 @@ class Roster:
     def remember(self, sequence: Sequence, *, since: int) -> None:
         """Its tokens from `since` up to `computed` can be found; who waited for them is in line again."""
         self._rejoin(self.holdings.remember(sequence, since))
+
+    def _could_start(self) -> Sequence | None:
+        """The first in line, if it would get a seat and all its blocks now."""
+        head = self.waiting.first()
+        if head is None or self.seats.make_way(head) is None:  # no need to ask the cache then
+            return None
+        return head if self._victims(head, self.holdings.find(head)) is not None else None
 
     def _victims(self, sequence: Sequence, found: list[int]) -> list[Sequence] | None:
         missing = self.holdings.missing(sequence, found)

@@ -1,12 +1,14 @@
 """How much of a step each tenant gets, when several share it; and whose decode rows run, when not all may.
 
-Nobody's streams are slowed by more than the number of tenants explains: with k of them, a step lasts at most
-k times what the rows of the smallest would take alone. With one tenant nothing is limited.
+Nobody is slowed by more than the number of tenants explains: with k of them, a step lasts at most k times
+what the smallest of them would take alone, be it for the rows of its streams or to read its prompt. With one
+tenant nothing is limited.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass
 
@@ -15,24 +17,34 @@ from server.scheduling.pace import DecoderPace
 from server.scheduling.sequence import Sequence
 
 ROWS_PART = 0.75  # of what a step may last beyond the smallest tenant's own; prompts have the rest
+MOST_READ = 64  # tokens: a longer prompt is read in several steps, alone as well
 
 
 class FairStep:
-    """The limits of one step with these decode `rows`, while so many tenants have seats."""
+    """The limits of one step with these decode `rows`, while so many tenants have seats.
 
-    def __init__(self, rows: Seq[Sequence], num_tenants: int, pace: DecoderPace) -> None:
+    `reading` are the tokens of prompts that each tenant has to read now, or could begin with.
+    """
+
+    def __init__(
+        self, rows: Seq[Sequence], reading: Mapping[str, int], num_tenants: int, pace: DecoderPace
+    ) -> None:
         self._pace = pace
         self._rows = Counter(row.tenant for row in rows)
-        self._others = num_tenants - 1
-        smallest = min(self._rows.values(), default=0)
-        self._alone_s = pace.seconds(rows=smallest) if smallest else 0.0
+        readers = [min(tokens, MOST_READ) for tenant, tokens in reading.items() if tenant not in self._rows]
+        self._others = max(num_tenants, len(self._rows) + len(readers)) - 1
+        self._read_s = min((pace.seconds(tokens=tokens) for tokens in readers), default=None)
+        streams_s = min((pace.seconds(rows=count) for count in self._rows.values()), default=0.0)
+        self._alone_s = streams_s if self._read_s is None else min(streams_s, self._read_s)
 
     @property
     def max_rows(self) -> int:
         """At least one for each tenant that has any."""
-        if len(self._rows) < 2 or self._pace.per_row <= 0.0:
+        lonely = len(self._rows) < 2 and self._read_s is None
+        if lonely or self._pace.per_row <= 0.0 or self._pace.per_token <= 0.0:
             return self._rows.total()
-        limit_s = self._alone_s * (1.0 + ROWS_PART * self._others)
+        own_part = 1.0 if self._read_s is None else 0.0  # of the step: a reader has no rows in it
+        limit_s = self._alone_s * (own_part + ROWS_PART * self._others)
         return max(len(self._rows), int((limit_s - self._pace.per_step) / self._pace.per_row))
 
     def max_prompt_tokens(self, rows: int) -> int | None:
@@ -42,7 +54,7 @@ class FairStep:
         """
         if self._others < 1 or not self._rows or self._pace.per_token <= 0.0:
             return None
-        left_s = self._alone_s * (1.0 + self._others) - self._pace.seconds(rows=rows)
+        left_s = self._alone_s * (1.0 + self._others) - self._pace.seconds(rows=rows) - (self._read_s or 0.0)
         return max(1, int(left_s / self._pace.per_token))
 
 

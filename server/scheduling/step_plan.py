@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
 from server.scheduling.drafting import Drafting
@@ -35,10 +36,14 @@ class StepPlan:
                 sequence.served = next(servings)
 
     def add_drafts(self, drafting: Drafting) -> None:
-        """Only few streams draft, and never for more than half of what a step has left for prompts."""
-        if len(self._slices) > DRAFTING_ROWS:
-            return
-        for sequence in [piece.sequence for piece in self.slices]:
+        """Only few streams draft, and never for more than half of what a step has left for prompts.
+
+        Those of tenants with many do not count: their rows are what others have to wait for anyway.
+        """
+        streams = [piece.sequence for piece in self.slices]
+        of_tenant = Counter(sequence.tenant for sequence in streams)
+        few = [sequence for sequence in streams if of_tenant[sequence.tenant] <= DRAFTING_ROWS]
+        for sequence in few if len(few) <= DRAFTING_ROWS else ():
             limit = min(self._tokens_left // 2, self._holdings.room(sequence) - 1)
             draft = drafting.draft(sequence, limit)
             if draft and self._holdings.grow(sequence, 1 + len(draft)):

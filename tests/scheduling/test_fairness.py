@@ -17,7 +17,7 @@ from server.scheduling.rotation import FairStep, choose_rows
 from server.scheduling.scheduler import Scheduler
 from server.scheduling.sequence import Sequence
 from server.scheduling.waiting import WaitingLine
-from tests.scheduling.device import ROW_S, STEP_S, Device, counter, run_to_end, seconds, text_of
+from tests.scheduling.device import ROW_S, STEP_S, Device, counter, parrot, run_to_end, seconds, text_of
 
 
 def make(
@@ -202,20 +202,20 @@ def paced() -> DecoderPace:
 
 
 def test_one_tenant_has_all_rows() -> None:
-    fair = FairStep([sequence(id_, "only") for id_ in range(50)], 1, paced())
+    fair = FairStep([sequence(id_, "only") for id_ in range(50)], {}, 1, paced())
     assert fair.max_rows == 50
     assert fair.max_prompt_tokens(50) is None
 
 
 def test_while_nothing_is_measured_no_row_has_to_wait() -> None:
-    fair = FairStep([sequence(1, "ann"), sequence(2, "bob")], 2, DecoderPace())
+    fair = FairStep([sequence(1, "ann"), sequence(2, "bob")], {}, 2, DecoderPace())
     assert fair.max_rows == 2
     assert fair.max_prompt_tokens(2) is None
 
 
 def test_with_several_tenants_a_step_lasts_at_most_so_many_times_the_smallest_alone() -> None:
     rows = [sequence(id_, "many") for id_ in range(50)] + [sequence(50, "few")]
-    fair = FairStep(rows, 2, paced())
+    fair = FairStep(rows, {}, 2, paced())
     tokens = fair.max_prompt_tokens(fair.max_rows)
     assert tokens is not None
     assert fair.max_rows >= 8
@@ -286,6 +286,33 @@ def test_one_request_at_a_time_is_hardly_slower_beside_fifty_at_once(flood: int)
     latencies = sorted(_latency(scheduler, device, one) for one in ones)
     alone = 2 * STEP_S + 32 * ROW_S + 63 * (STEP_S + ROW_S)
     assert latencies[4] <= (2.0 if flood else 1.0) * alone
+
+
+def test_a_first_token_is_hardly_later_beside_fifty_streams() -> None:
+    """The rows of the others make room for the prompt, too."""
+    scheduler, lane, device = make(num_blocks=4000, max_sequences=64, max_batch_tokens=256)
+    for id_ in range(50):
+        scheduler.generate("gpt", sequence(id_, "flood", tokens=32, new=400))
+    while lane.num_waiting or any(one.pending > 1 for one in lane._roster.seats):
+        step(scheduler, device)
+    for _ in range(10):
+        step(scheduler, device)
+    firsts = [_latency(scheduler, device, sequence(100 + i, "one", tokens=45, new=1)) for i in range(5)]
+    assert sorted(firsts)[2] <= 2.0 * (STEP_S + 45 * ROW_S) + STEP_S
+
+
+def test_a_single_stream_drafts_beside_the_flood_of_another_tenant_and_many_do_not() -> None:
+    device = Device(parrot)
+    scheduler, lane, _ = make(num_blocks=4000, max_sequences=64, max_batch_tokens=256)
+    for id_ in range(20):
+        scheduler.generate("gpt", sequence(id_, "flood", new=40))
+    for _ in range(20):
+        step(scheduler, device)
+    assert lane.drafted_tokens == 0
+    scheduler.generate("gpt", one := sequence(20, "one", new=40))
+    run_to_end(scheduler, device)
+    assert lane.accepted_tokens > 0
+    assert one.tokens == text_of(one, parrot)
 
 
 def _latency(scheduler: Scheduler, device: Device, one: Sequence) -> float:
