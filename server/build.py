@@ -107,6 +107,7 @@ async def _serve(
     import uvicorn
 
     from server.api.app import create_app
+    from server.api.limits import MAX_INPUTS, Limits
     from server.engine.engine import Engine
     from server.engine.link import Link
     from server.engine.stats import Stats
@@ -115,10 +116,14 @@ async def _serve(
     connection = Link(Stats())
     await connection.connect(link)
     tokenizers = {model.name: load_tokenizer(Path(model.path)) for model in models}
+    limits = Limits(max_inputs=min(MAX_INPUTS, settings.max_requests))  # more would be 429 for ever
     engine = Engine(connection, tokenizers, max_requests=settings.max_requests)
     server = uvicorn.Server(
         uvicorn.Config(
-            create_app(engine), log_level="warning", access_log=False, timeout_graceful_shutdown=DRAIN_S
+            create_app(engine, limits=limits),
+            log_level="warning",
+            access_log=False,
+            timeout_graceful_shutdown=DRAIN_S,
         )
     )
     watching = asyncio.create_task(_watch(engine, server))

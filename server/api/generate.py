@@ -50,6 +50,7 @@ def _admit(
 ) -> tuple[Reply, list[GenerateRequest]]:
     """One request for each sample of `best_of`."""
     card = edge.select(Task.GENERATE, body.model)
+    edge.limits.check_texts(1, body.chosen.sample_count, "best_of")
     requests = body.to_requests(card, tenant=tenant, stream=stream)
     edge.limits.check_stop(requests[0].stop)
     edge.limits.check_cost(requests, card)

@@ -89,7 +89,7 @@ def _server(edge: Edge) -> dict[str, Any]:
         "version": edge.version,
         "sha": None,
         "docker_label": None,
-        "max_best_of": MAX_SAMPLES,
+        "max_best_of": min(MAX_SAMPLES, edge.limits.max_inputs),
         "max_stop_sequences": edge.limits.max_stop_sequences,
         "max_client_batch_size": edge.limits.max_inputs,
     }

@@ -11,6 +11,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from server.errors import EmptyInput, RequestTooLarge
 from server.request import GenerateRequest, ModelCard
 
+MAX_INPUTS = 256
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
@@ -22,7 +24,7 @@ class Limits:
     """
 
     max_body_bytes: int = 2 * 1024 * 1024
-    max_inputs: int = 256  # texts in one request
+    max_inputs: int = MAX_INPUTS  # texts in one request
     max_stop_sequences: int = 16
     max_stop_characters: int = 1024  # of one stop string: so much text may be held back
     max_targets: int = 1024
@@ -37,12 +39,12 @@ class Limits:
                 f"`{parameter}` supports up to {self.max_inputs} inputs. Given: {count}", parameter=parameter
             )
 
-    def check_texts(self, prompts: int, samples: int) -> None:
+    def check_texts(self, prompts: int, samples: int, parameter: str) -> None:
         """Refuse more texts in one answer than `max_inputs`: each is a request to the engine."""
         if prompts * samples > self.max_inputs:
             raise RequestTooLarge(
                 f"prompts x samples must be <= {self.max_inputs}. Given: {prompts} x {samples}",
-                parameter="n",
+                parameter=parameter,
             )
 
     def check_stop(self, stop: Sequence[str]) -> None:

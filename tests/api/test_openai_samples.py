@@ -163,9 +163,17 @@ async def test_a_prompt_that_is_scored_for_each_sample_costs_each_time_but_the_f
 
 async def test_prompts_times_samples_are_bounded(served: Served, engine: FakeEngine) -> None:
     async with served(engine, limits=Limits(max_inputs=5)) as client:
-        response = await client.post("/v1/completions", json={"prompt": ["a", "b"], "n": 3})
-    assert response.status_code == 400
-    assert response.json()["error"]["message"] == "prompts x samples must be <= 5. Given: 2 x 3"
+        prompts = await client.post("/v1/completions", json={"prompt": ["a", "b"], "n": 3})
+        best = await client.post("/v1/completions", json={"prompt": "a", "best_of": 6})
+        chat = await client.post("/v1/chat/completions", json={"messages": HI, "n": 6})
+        tgi = await client.post(
+            "/generate", json={"inputs": "a", "parameters": {"best_of": 6, "do_sample": True}}
+        )
+        assert (await client.get("/info")).json()["max_best_of"] == 5
+    assert prompts.json()["error"]["message"] == "prompts x samples must be <= 5. Given: 2 x 3"
+    assert [each.status_code for each in (prompts, best, chat, tgi)] == [400, 400, 400, 422]
+    assert [each.json()["error"]["param"] for each in (prompts, best, chat)] == ["n", "best_of", "n"]
+    assert "prompts x samples must be <= 5. Given: 1 x 6" in tgi.json()["error"]
     assert not engine.asked
 
 

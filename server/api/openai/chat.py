@@ -142,6 +142,7 @@ async def chat_completions(body: ChatBody, request: Request, edge: EdgeOf, tenan
 async def _admit(body: ChatBody, edge: Edge, tenant: str) -> tuple[ModelCard, list[GenerateRequest]]:
     card = edge.select(Task.GENERATE, body.model)
     body.check()
+    edge.limits.check_texts(1, body.sample_count, "n")
     edge.limits.check_stop(body.stop or ())
     orders = body.to_orders(await body.render(edge, card), card, tenant=tenant)
     edge.limits.check_cost(orders, card)

@@ -159,7 +159,7 @@ async def completions(body: CompletionBody, request: Request, edge: EdgeOf, tena
 def _admit(body: CompletionBody, edge: Edge, tenant: str) -> tuple[ModelCard, list[GenerateRequest]]:
     card = edge.select(Task.GENERATE, body.model)
     edge.limits.check_inputs(len(body.prompts), "prompt")
-    edge.limits.check_texts(len(body.prompts), body.sample_count)
+    edge.limits.check_texts(len(body.prompts), body.sample_count, "best_of" if body.best_of else "n")
     edge.limits.check_stop(body.stop or ())
     body.check()
     orders = body.to_orders(card, tenant=tenant)
