@@ -12,6 +12,7 @@ from collections.abc import Mapping
 
 PROMPT_WEIGHT = 1.0
 OUTPUT_WEIGHT = 2.0
+HEAD_START = 0.5  # of who comes back: it is next among equals, and waits for nobody's queue
 
 
 class Shares:
@@ -30,7 +31,7 @@ class Shares:
         """One more request of `tenant`."""
         if tenant not in self._present:
             least = min((self._served[other] for other in self._present), default=0.0)
-            self._served[tenant] = max(self._served.get(tenant, 0.0), least)
+            self._served[tenant] = max(self._served.get(tenant, 0.0), least - HEAD_START)
         self._present[tenant] += 1
 
     def leave(self, tenant: str) -> None:

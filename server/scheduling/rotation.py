@@ -17,6 +17,7 @@ from server.scheduling.pace import DecoderPace
 from server.scheduling.sequence import Sequence
 
 ROWS_PART = 0.75  # of what a step may last beyond the smallest tenant's own; prompts have the rest
+BESIDE_READER = 0.4  # of what the reader takes alone; more, and its prompt would not fit into the step
 MOST_READ = 64  # tokens: a longer prompt is read in several steps, alone as well
 
 
@@ -43,8 +44,8 @@ class FairStep:
         lonely = len(self._rows) < 2 and self._read_s is None
         if lonely or self._pace.per_row <= 0.0 or self._pace.per_token <= 0.0:
             return self._rows.total()
-        own_part = 1.0 if self._read_s is None else 0.0  # of the step: a reader has no rows in it
-        limit_s = self._alone_s * (own_part + ROWS_PART * self._others)
+        own, others = (1.0, ROWS_PART) if self._read_s is None else (0.0, BESIDE_READER)  # it has no rows
+        limit_s = self._alone_s * (own + others * self._others)
         return max(len(self._rows), int((limit_s - self._pace.per_step) / self._pace.per_row))
 
     def max_prompt_tokens(self, rows: int) -> int | None:

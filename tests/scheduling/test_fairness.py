@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from server.scheduling.blocks import BlockPool
-from server.scheduling.fairness import Shares, max_min_shares
+from server.scheduling.fairness import HEAD_START, Shares, max_min_shares
 from server.scheduling.generation import GenerationLane
 from server.scheduling.pace import DecoderPace
 from server.scheduling.plan import DecodeStep, Slice
@@ -73,7 +73,7 @@ def test_idling_earns_no_credit() -> None:
     shares.join("steady")
     shares.charge("steady", 100.0)
     shares.join("newcomer")
-    assert shares.served("newcomer") == 100.0
+    assert shares.served("newcomer") == 100.0 - HEAD_START
 
 
 def test_being_served_while_alone_is_not_held_against_anyone_for_ever() -> None:
