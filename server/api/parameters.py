@@ -29,7 +29,7 @@ class GenerationParameters(SamplerParameters, StandingParameters):
     min_tokens: Annotated[int, Field(ge=0, le=MAX_COUNT)] | None = Field(
         None, validation_alias=named("min_tokens")
     )
-    """Before so many new tokens, the model cannot end its text."""
+    """Before so many new tokens, the text does not end, unless a grammar leaves nothing to add."""
     stop: Stop | None = Field(None, validation_alias=named("stop"))
     stop_token_ids: Annotated[list[TokenId], Field(max_length=MAX_STOP_TOKENS)] | None = None
     include_stop_str_in_output: bool | None = Field(
