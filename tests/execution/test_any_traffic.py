@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field, replace
+from random import Random
 from typing import Any
 
 import pytest
@@ -34,20 +35,21 @@ from tests.execution.test_generation import CONFIG, CPU
 
 BLOCK_SIZE = 4
 LONGEST_PROMPT, LONGEST_OUTPUT = 28, 20
+FEW = (3, 4, 5)  # who chooses among these says what was said before, so that guesses often stand
+HOT = 20.0  # the decoder is sure of itself: less would leave mirostat and drafts nothing to be wrong about
 SAMPLERS: tuple[dict[str, Any], ...] = (
-    {},
-    {"temperature": 0.0},
     {"temperature": 0.0, "repetition_penalty": 1.3, "penalty_window": 5},
-    {"temperature": 3.0, "allowed_tokens": (3, 4)},  # says what it has said before: drafts stand
+    {"temperature": HOT, "allowed_tokens": FEW},
     {"temperature": 0.5, "dry": Dry(multiplier=0.8, allowed_length=1), "top_k": 9},
-    {"mirostat": Mirostat(tau=2.0), "min_new_tokens": 6},
+    {"temperature": HOT, "mirostat": Mirostat(tau=0.8, eta=0.5), "allowed_tokens": FEW},
+    {"temperature": HOT, "mirostat": Mirostat(tau=2.0, eta=0.5), "min_new_tokens": 6},
     {"typical_p": 0.7, "no_repeat_ngram": 2, "frequency_penalty": 0.5},
     {"dynatemp_range": 0.5, "xtc_probability": 0.5, "min_p": 0.02},
 )
 
 
 class Alternating:
-    """A grammar that forbids every third token, and others after each one."""
+    """A grammar that allows one token of sixteen, and others after each one."""
 
     failure = None
 
@@ -55,12 +57,12 @@ class Alternating:
         self._shift = 0
 
     def allowed(self) -> Tensor:
-        bits = (torch.arange(CONFIG.vocab_size) + self._shift) % 3 != 0
+        bits = (torch.arange(CONFIG.vocab_size) + self._shift) % 16 == 0
         words = (bits.long().view(-1, 32) << torch.arange(32)).sum(-1)
         return torch.where(words >= 2**31, words - 2**32, words).to(torch.int32)
 
     def advance(self, token: int) -> None:
-        self._shift += token
+        self._shift += token % 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,48 +94,43 @@ class Said:
     finish: FinishReason | None = None
 
 
-prompts = st.one_of(
-    st.lists(st.integers(0, CONFIG.vocab_size - 1), min_size=1, max_size=LONGEST_PROMPT),
-    st.integers(1, LONGEST_PROMPT).map(lambda length: ([1, 2, 3, 4, 5] * 6)[:length]),
-)
-samplings = st.builds(
-    lambda sampler, seed: Sampling(seed=seed, **sampler), st.sampled_from(SAMPLERS), st.integers(0, 3)
-)
-requests: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
-    {
-        "tokens": prompts,
-        "max_new_tokens": st.integers(0, LONGEST_OUTPUT),
-        "sampling": samplings,
-        "stop_tokens": st.sampled_from([frozenset[int](), frozenset({4, 17, 40})]),
-        "prompt_alternatives": st.sampled_from([None, None, 0, 2]),
-        "alternatives": st.sampled_from([0, 2]),
-        "constrained": st.sampled_from([False, False, False, True]),
-    }
-)
-standings = st.fixed_dictionaries({"tenant": st.sampled_from("ab"), "priority": st.sampled_from([0, 0, 1])})
-devices = st.builds(
-    Device,
-    blocks=st.sampled_from([12, 14, 20, 60]),  # 12 hold the longest text alone
-    step_tokens=st.sampled_from([1, 3, 16, 64]),
-    seats=st.sampled_from([1, 2, 8]),
-    speculation=st.booleans(),
-    step_s=st.sampled_from([0.001, 0.05, 0.3]),
-)
-
-
-@st.composite
-def traffic(draw: st.DrawFn) -> list[Asked]:
-    """Up to four requests of their own, then up to two more samples of the first."""
-    own = draw(st.lists(requests, min_size=1, max_size=4))
+def traffic(chance: Random) -> list[Asked]:
+    """Some requests of their own, then two more samples of the first."""
+    own = [request(chance) for _ in range(chance.randint(2, 5))]
     sampling: Sampling = own[0]["sampling"]
-    more = [
-        own[0] | {"sampling": replace(sampling, sample=number)}
-        for number in range(1, draw(st.integers(1, 3)))
-    ]
+    more = [own[0] | {"sampling": replace(sampling, sample=number)} for number in (1, 2)]
     return [
-        Asked(comes_at=draw(st.integers(0, 12)), standing=draw(standings), request=request)
-        for request in (*own, *more)
+        Asked(
+            comes_at=chance.randint(0, 12),
+            standing={"tenant": chance.choice("ab"), "priority": chance.choice([0, 0, 1])},
+            request=one,
+        )
+        for one in (*own, *more)
     ]
+
+
+def request(chance: Random) -> dict[str, Any]:
+    vocabulary, length = range(CONFIG.vocab_size), chance.randint(1, LONGEST_PROMPT)
+    return {
+        "tokens": chance.choice([chance.choices(vocabulary, k=length), ([1, 2, 3, 4, 5] * 6)[:length]]),
+        "max_new_tokens": chance.choice([0, 1, 12, LONGEST_OUTPUT, LONGEST_OUTPUT]),
+        "sampling": Sampling(seed=chance.randint(0, 3), **chance.choice(SAMPLERS)),
+        "stop_tokens": frozenset(chance.choice([[], [], chance.sample(vocabulary, 3)])),
+        "prompt_alternatives": chance.choice([None, None, 0, 2]),
+        "alternatives": chance.choice([0, 2]),
+        "constrained": chance.random() < 0.2,
+    }
+
+
+def some_device(chance: Random) -> Device:
+    """12 blocks hold the longest text alone."""
+    return Device(
+        blocks=chance.choice([12, 14, 20]),
+        step_tokens=chance.choice([3, 16, 64]),
+        seats=chance.choice([1, 2, 8]),
+        speculation=chance.random() < 0.7,
+        step_s=chance.choice([0.001, 0.05, 0.3]),
+    )
 
 
 @pytest.fixture(scope="module", params=[torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
@@ -212,12 +209,12 @@ class Server:
         return True
 
 
-@settings(max_examples=8, deadline=None)
-@given(asked=traffic(), device=devices)
-def test_every_text_and_score_is_what_it_is_alone(
-    decoder: Decoder, asked: list[Asked], device: Device
-) -> None:
-    together = Server(decoder, device).serve(asked)
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 2**32))
+def test_every_text_and_score_is_what_it_is_alone(decoder: Decoder, seed: int) -> None:
+    """The traffic is drawn from the seed: crowded as it is, it is worth more than what could be shrunk."""
+    asked = traffic(chance := Random(seed))
+    together = Server(decoder, some_device(chance)).serve(asked)
     for one, said in zip(asked, together, strict=True):
         (alone,) = Server(decoder, Device()).serve([replace(one, comes_at=0)])
         assert said == alone
