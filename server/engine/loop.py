@@ -257,10 +257,12 @@ def _check(step: Step, results: Results) -> None:
 
 
 def _sampled(step: DecodeStep, results: Results) -> Iterator[messages.Answer]:
-    """Of what was sampled, only what the scheduler let stand."""
+    """Of what was sampled, only what the scheduler let stand; of who has failed, nothing."""
     for piece in step.slices:
         sequence = piece.sequence
         sampled, prompt = results.sampled.get(sequence.id), results.prompt.get(sequence.id, ())
+        if sampled is not None and sampled.failure is not None:
+            continue
         finish = sequence.finish_reason
         if sampled is not None or prompt or finish is not None:
             tokens = () if sampled is None else sampled.tokens[: sequence.appended]

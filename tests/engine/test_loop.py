@@ -365,9 +365,11 @@ def test_a_bad_grammar_is_refused_and_nothing_else(source: str) -> None:
 
 def test_a_text_that_its_grammar_cannot_follow_ends_with_the_reason() -> None:
     with running_loop(CountingRunner()) as peer:
-        peer.send(generate(1, [LOST]))
+        peer.send(generate(1, [LOST - 1]))
+        assert peer.stepped().answers == [messages.Sampled(1, (Scored(LOST, -0.5),), None)]
         assert peer.receive() == Refused(1, "lost", parameter="grammar")
-        assert peer.stepped().load.blocks_used == 0
+        step = peer.stepped()
+        assert (step.answers, step.load.blocks_used) == ([], 0)
         assert peer.quiet
 
 
