@@ -87,9 +87,9 @@ class Loop:
             case Generate(grammar=Grammar() as grammar):
                 self._compile(command, grammar)
             case Generate():
-                self._generate(command)
+                self._admit(command, _sequence(command))
             case FillMask() | Embed():
-                self._scheduler.encode(command.model, _passage(command))
+                self._admit(command, _passage(command))
             case Abort():
                 self._compiling.forget(command.id)
                 self._scheduler.abort(command.id)
@@ -97,11 +97,11 @@ class Loop:
             case Setup():
                 raise AssertionError("the models are loaded already")
 
-    def _generate(self, command: Generate) -> None:
-        sequence = _sequence(command)
+    def _admit(self, command: Generate | FillMask | Embed, item: Sequence | Passage) -> None:
+        """Queue it, or say why not."""
         try:
-            self._check_deadline(command, sequence)
-            self._scheduler.generate(command.model, sequence)
+            self._check_deadline(command, item)
+            self._queue(command.model, item)
         except Overloaded as error:
             self._release(command.id)
             self._refuse(command.id, error)
@@ -109,16 +109,25 @@ class Loop:
             self._release(command.id)
             self._say(Failed([command.id], str(error)))
 
-    def _check_deadline(self, command: Generate, sequence: Sequence) -> None:
-        """Raises Overloaded where not even the first token is to be expected in time."""
+    def _check_deadline(self, command: Generate | FillMask | Embed, item: Sequence | Passage) -> None:
+        """Raises Overloaded where not even the first token, or the answer, is to be expected in time."""
         if command.standing.deadline is None:
             return
         left_s = command.standing.deadline - time.monotonic()
-        wait_s = self._scheduler.seconds_until_first(sequence, command.model) or 0.0
+        wait_s = self._scheduler.seconds_until_first(item, command.model) or 0.0
         if left_s <= 0.0:
             raise Overloaded(wait_s, "`timeout` passed before the text could be begun")
         if wait_s > left_s:
-            raise Overloaded(wait_s, f"`timeout` cannot be met: the first token is about {wait_s:.2g} s away")
+            what = "first token" if isinstance(item, Sequence) else "answer"
+            about_s = max(wait_s, 0.01)
+            raise Overloaded(wait_s, f"`timeout` cannot be met: the {what} is about {about_s:.2f} s away")
+
+    def _queue(self, model: str, item: Sequence | Passage) -> None:
+        """Raises ValueError where it could never finish."""
+        if isinstance(item, Sequence):
+            self._scheduler.generate(model, item)
+        else:
+            self._scheduler.encode(model, item)
 
     def _compile(self, command: Generate, grammar: Grammar) -> None:
         try:
@@ -135,7 +144,7 @@ class Loop:
                 continue
             self._grammars.hold(command.model, command.id, compiled.result(), frozenset(command.stop_tokens))
             self._constrained[command.id] = command.model
-            self._generate(command)
+            self._admit(command, _sequence(command))
 
     def _refuse(self, id_: int, error: BaseException) -> None:
         match error:

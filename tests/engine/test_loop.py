@@ -287,9 +287,43 @@ def test_a_passage_whose_deadline_has_passed_is_not_begun() -> None:
     with running_loop(CountingRunner()) as peer:
         late = Standing(deadline=time.monotonic() - 1.0)
         peer.send(Embed(1, "bert", (10,), EmbedWork(), late))
-        assert peer.receive() == Refused(1, "`timeout` passed before the text's turn", retry_after_s=0.0)
+        event = peer.receive()
+        assert event == Refused(1, "`timeout` passed before the text could be begun", retry_after_s=0.0)
         peer.send(Embed(2, "bert", (10,), EmbedWork()))
         assert peer.stepped().answers[0].id == 2
+
+
+def test_a_passage_whose_deadline_passes_in_the_queue_is_not_run() -> None:
+    """Each fills a step."""
+    runner = CountingRunner()
+    runner.gate.clear()
+    with running_loop(runner) as peer:
+        deadline = time.monotonic() + 0.5
+        patience = (Standing(), Standing(deadline=deadline), Standing())
+        peer.send(*(Embed(i, "bert", (10,) * 16, EmbedWork(), each) for i, each in enumerate(patience)))
+        assert runner.entered.wait(10)
+        time.sleep(max(0.0, deadline - time.monotonic()))
+        runner.gate.set()
+        assert peer.stepped().answers[0].id == 0
+        assert peer.receive() == Refused(1, "`timeout` passed before the text's turn", retry_after_s=0.0)
+        assert peer.stepped().answers[0].id == 2
+
+
+def test_a_passage_that_cannot_be_answered_in_time_is_refused_and_says_how_far_that_is() -> None:
+    """16 tokens a step of 20 ms."""
+    runner = CountingRunner(step_s=0.02)
+    with running_loop(runner) as peer:
+        for i in range(4):
+            peer.send(Embed(i, "bert", (10,) * 16, EmbedWork()))
+            peer.stepped()
+        runner.gate.clear()
+        peer.send(*(Embed(i, "bert", (10,) * 16, EmbedWork()) for i in range(4, 9)))
+        peer.send(Embed(9, "bert", (10,), EmbedWork(), Standing(deadline=time.monotonic() + 0.03)))
+        runner.gate.set()
+        while not isinstance(event := peer.receive(), Refused):
+            pass
+        assert event.id == 9
+        assert "`timeout` cannot be met: the answer is about 0." in event.reason
 
 
 def test_a_deadline_before_the_first_token_is_refused_and_says_how_far_that_is() -> None:
