@@ -9,11 +9,11 @@ from __future__ import annotations
 import logging
 import socket
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 
 from server.engine import messages
 from server.engine.compiling import Compiling, Grammars
+from server.engine.exchange import answers, check_complete, to_passage, to_sequence
 from server.engine.inbox import Inbox
 from server.engine.messages import (
     Abort,
@@ -26,14 +26,13 @@ from server.engine.messages import (
     Idle,
     Refused,
     Setup,
-    Standing,
     Stepped,
     frame,
 )
 from server.errors import InvalidRequest, Overloaded, ServerError
 from server.request import FinishReason, Grammar
 from server.scheduling.generation import GenerationLane
-from server.scheduling.plan import DecodeStep, Results, Runner, Step
+from server.scheduling.plan import Results, Runner, Step
 from server.scheduling.scheduler import Scheduler
 from server.scheduling.sequence import Passage, Sequence
 
@@ -87,9 +86,9 @@ class Loop:
             case Generate(grammar=Grammar() as grammar):
                 self._compile(command, grammar)
             case Generate():
-                self._admit(command, _sequence(command))
+                self._admit(command, to_sequence(command))
             case FillMask() | Embed():
-                self._admit(command, _passage(command))
+                self._admit(command, to_passage(command))
             case Abort():
                 self._compiling.forget(command.id)
                 self._scheduler.abort(command.id)
@@ -144,7 +143,7 @@ class Loop:
                 continue
             self._grammars.hold(command.model, command.id, compiled.result(), frozenset(command.stop_tokens))
             self._constrained[command.id] = command.model
-            self._admit(command, _sequence(command))
+            self._admit(command, to_sequence(command))
 
     def _refuse(self, id_: int, error: BaseException) -> None:
         match error:
@@ -171,7 +170,7 @@ class Loop:
         started = time.perf_counter()
         try:
             results = self._runner.run(step)
-            _check(step, results)
+            check_complete(step, results)
         except Exception as error:
             logger.exception("a step of %s failed", step.model)
             for id_ in step.ids:
@@ -197,8 +196,7 @@ class Loop:
             self._grammars.forget(model, id_)
 
     def _report(self, step: Step, results: Results, seconds: float) -> Stepped:
-        answers = _sampled(step, results) if isinstance(step, DecodeStep) else _encoded(results)
-        return Stepped(seconds, self._load(step.model), list(answers))
+        return Stepped(seconds, self._load(step.model), list(answers(step, results)))
 
     def _load(self, model: str) -> messages.Load:
         lane = self._scheduler.lanes[model]
@@ -215,69 +213,3 @@ class Loop:
             drafted_tokens=lane.drafted_tokens,
             accepted_tokens=lane.accepted_tokens,
         )
-
-
-def _sequence(command: Generate) -> Sequence:
-    standing = command.standing
-    return Sequence(
-        id=command.id,
-        tokens=command.tokens,
-        max_new_tokens=command.max_new_tokens,
-        sampling=command.sampling,
-        stop_tokens=frozenset(command.stop_tokens),
-        tenant=standing.tenant,
-        priority=standing.priority,
-        deadline=_deadline(standing),
-        salt=standing.salt,
-        alternatives=command.alternatives,
-        prompt_alternatives=command.prompt_alternatives,
-        constrained=command.grammar is not None,
-    )
-
-
-def _passage(command: FillMask | Embed) -> Passage:
-    return Passage(
-        id=command.id,
-        tokens=command.tokens,
-        work=command.work,
-        tenant=command.standing.tenant,
-        priority=command.standing.priority,
-        deadline=_deadline(command.standing),
-    )
-
-
-def _deadline(standing: Standing) -> float:
-    return float("inf") if standing.deadline is None else standing.deadline
-
-
-def _check(step: Step, results: Results) -> None:
-    """Raises ValueError where something is not answered: it would wait for ever, or stop the whole loop."""
-    if isinstance(step, DecodeStep):
-        sampled = results.sampled
-        unanswered = [
-            piece.sequence.id
-            for piece in step.slices
-            if piece.samples and (piece.sequence.id not in sampled or not sampled[piece.sequence.id].tokens)
-        ]
-    else:
-        unanswered = [id_ for id_ in step.ids if id_ not in results.encoded]
-    if unanswered:
-        raise ValueError(f"the runner has no results for {len(unanswered)} of {len(step.ids)} requests")
-
-
-def _sampled(step: DecodeStep, results: Results) -> Iterator[messages.Answer]:
-    """Of what was sampled, only what the scheduler let stand; of who has failed, nothing."""
-    for piece in step.slices:
-        sequence = piece.sequence
-        sampled, prompt = results.sampled.get(sequence.id), results.prompt.get(sequence.id, ())
-        if sampled is not None and sampled.failure is not None:
-            continue
-        finish = sequence.finish_reason
-        if sampled is not None or prompt or finish is not None:
-            tokens = () if sampled is None else sampled.tokens[: sequence.appended]
-            yield messages.Sampled(sequence.id, tokens, finish, prompt, sequence.cached or 0)
-
-
-def _encoded(results: Results) -> Iterator[messages.Answer]:
-    for id_, one in results.encoded.items():
-        yield messages.MaskScores(id_, one.masks) if one.masks else messages.Vector(id_, one.vector)

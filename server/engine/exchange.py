@@ -1,0 +1,83 @@
+"""Between messages and the scheduler: commands as what it queues, results as what requests are answered."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from server.engine import messages
+from server.engine.messages import Embed, FillMask, Generate, Standing
+from server.scheduling.plan import DecodeStep, Results, Step
+from server.scheduling.sequence import Passage, Sequence
+
+
+def to_sequence(command: Generate) -> Sequence:
+    """As it joins the queue: nothing computed, nothing held."""
+    standing = command.standing
+    return Sequence(
+        id=command.id,
+        tokens=command.tokens,
+        max_new_tokens=command.max_new_tokens,
+        sampling=command.sampling,
+        stop_tokens=frozenset(command.stop_tokens),
+        tenant=standing.tenant,
+        priority=standing.priority,
+        deadline=_deadline(standing),
+        salt=standing.salt,
+        alternatives=command.alternatives,
+        prompt_alternatives=command.prompt_alternatives,
+        constrained=command.grammar is not None,
+    )
+
+
+def to_passage(command: FillMask | Embed) -> Passage:
+    """As it joins the queue."""
+    return Passage(
+        id=command.id,
+        tokens=command.tokens,
+        work=command.work,
+        tenant=command.standing.tenant,
+        priority=command.standing.priority,
+        deadline=_deadline(command.standing),
+    )
+
+
+def _deadline(standing: Standing) -> float:
+    return float("inf") if standing.deadline is None else standing.deadline
+
+
+def check_complete(step: Step, results: Results) -> None:
+    """Raises ValueError where something is not answered: it would wait for ever, or stop the whole loop."""
+    if isinstance(step, DecodeStep):
+        sampled = results.sampled
+        unanswered = [
+            piece.sequence.id
+            for piece in step.slices
+            if piece.samples and (piece.sequence.id not in sampled or not sampled[piece.sequence.id].tokens)
+        ]
+    else:
+        unanswered = [id_ for id_ in step.ids if id_ not in results.encoded]
+    if unanswered:
+        raise ValueError(f"the runner has no results for {len(unanswered)} of {len(step.ids)} requests")
+
+
+def answers(step: Step, results: Results) -> Iterator[messages.Answer]:
+    """What a step says to its requests, after the scheduler has recorded it."""
+    return _sampled(step, results) if isinstance(step, DecodeStep) else _encoded(results)
+
+
+def _sampled(step: DecodeStep, results: Results) -> Iterator[messages.Answer]:
+    """Of what was sampled, only what the scheduler let stand; of who has failed, nothing."""
+    for piece in step.slices:
+        sequence = piece.sequence
+        sampled, prompt = results.sampled.get(sequence.id), results.prompt.get(sequence.id, ())
+        if sampled is not None and sampled.failure is not None:
+            continue
+        finish = sequence.finish_reason
+        if sampled is not None or prompt or finish is not None:
+            tokens = () if sampled is None else sampled.tokens[: sequence.appended]
+            yield messages.Sampled(sequence.id, tokens, finish, prompt, sequence.cached or 0)
+
+
+def _encoded(results: Results) -> Iterator[messages.Answer]:
+    for id_, one in results.encoded.items():
+        yield messages.MaskScores(id_, one.masks) if one.masks else messages.Vector(id_, one.vector)
