@@ -8,7 +8,7 @@ tenant nothing is limited.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass
 
@@ -16,7 +16,8 @@ from server.scheduling.fairness import max_min_shares
 from server.scheduling.pace import DecoderPace
 from server.scheduling.sequence import Sequence
 
-ROWS_PART = 0.6  # of what a step may last beyond the smallest tenant's own; prompts have the rest
+OTHERS_PART = 0.8  # of what the others may add: whoever comes also waits for the step under way
+ROWS_PART = 0.75  # of what a step may last beyond the smallest tenant's own; prompts have the rest
 BESIDE_READER = 0.4  # of what the reader takes alone; more, and its prompt would not fit into the step
 MOST_READ = 64  # tokens: a longer prompt is read in several steps, alone as well
 
@@ -24,7 +25,8 @@ MOST_READ = 64  # tokens: a longer prompt is read in several steps, alone as wel
 class FairStep:
     """The limits of one step with these decode `rows`, while so many tenants have seats.
 
-    `reading` are the tokens of prompts that each tenant has to read now, or could begin with.
+    `reading` are the tokens of prompts that each tenant has to read now, or could begin with. `reader` is the
+    tenant without streams for whose prompt the rows of others make room, if that is the smallest of all.
     """
 
     def __init__(
@@ -32,19 +34,21 @@ class FairStep:
     ) -> None:
         self._pace = pace
         self._rows = Counter(row.tenant for row in rows)
-        readers = [min(tokens, MOST_READ) for tenant, tokens in reading.items() if tenant not in self._rows]
-        self._others = max(num_tenants, len(self._rows) + len(readers)) - 1
-        self._read_s = min((pace.seconds(tokens=tokens) for tokens in readers), default=None)
+        readers = {tenant: min(n, MOST_READ) for tenant, n in reading.items() if tenant not in self._rows}
+        self._others = OTHERS_PART * (max(num_tenants, len(self._rows) + len(readers)) - 1)
         streams_s = min((pace.seconds(rows=count) for count in self._rows.values()), default=0.0)
-        self._alone_s = streams_s if self._read_s is None else min(streams_s, self._read_s)
+        smallest = min(readers, key=lambda tenant: readers[tenant], default=None)
+        self._read_s = 0.0 if smallest is None else pace.seconds(tokens=readers[smallest])
+        self.reader = smallest if self._rows and self._read_s <= streams_s else None
+        self._alone_s = streams_s if self.reader is None else self._read_s
 
     @property
     def max_rows(self) -> int:
         """At least one for each tenant that has any."""
-        lonely = len(self._rows) < 2 and self._read_s is None
+        lonely = len(self._rows) < 2 and self.reader is None
         if lonely or self._pace.per_row <= 0.0 or self._pace.per_token <= 0.0:
             return self._rows.total()
-        own, others = (1.0, ROWS_PART) if self._read_s is None else (0.0, BESIDE_READER)  # it has no rows
+        own, others = (1.0, ROWS_PART) if self.reader is None else (0.0, BESIDE_READER)  # it has no rows
         limit_s = self._alone_s * (own + others * self._others)
         return max(len(self._rows), int((limit_s - self._pace.per_step) / self._pace.per_row))
 
@@ -53,28 +57,29 @@ class FairStep:
 
         At least one, so that they go on; None: no limit.
         """
-        if self._others < 1 or not self._rows or self._pace.per_token <= 0.0:
+        if not self._others or not self._rows or self._pace.per_token <= 0.0:
             return None
-        left_s = self._alone_s * (1.0 + self._others) - self._pace.seconds(rows=rows) - (self._read_s or 0.0)
+        read_s = self._alone_s if self.reader is not None else 0.0
+        left_s = self._alone_s * (1.0 + self._others) - self._pace.seconds(rows=rows) - read_s
         return max(1, int(left_s / self._pace.per_token))
 
 
 @dataclass(slots=True, kw_only=True)
 class PromptBudget:
-    """Tokens that a step has for prompts: `fair_tokens` for tenants served more than `least_served`."""
+    """Tokens that a step has for prompts; only `fair_tokens` for `restricted` tenants, if there are such."""
 
     tokens: int
     fair_tokens: int | None
-    least_served: float
+    restricted: Callable[[str], bool]
 
-    def left(self, served: float) -> int:
-        """For a tenant that was served so much."""
-        restricted = self.fair_tokens is not None and served > self.least_served
-        return min(self.tokens, self.fair_tokens or 0) if restricted else self.tokens
+    def left(self, tenant: str) -> int:
+        if self.fair_tokens is not None and self.restricted(tenant):
+            return min(self.tokens, self.fair_tokens)
+        return self.tokens
 
-    def spend(self, served: float, tokens: int) -> None:
+    def spend(self, tenant: str, tokens: int) -> None:
         self.tokens -= tokens
-        if self.fair_tokens is not None and served > self.least_served:
+        if self.fair_tokens is not None and self.restricted(tenant):
             self.fair_tokens -= tokens
 
 

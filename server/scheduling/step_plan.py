@@ -66,17 +66,17 @@ class StepPlan:
         return self._max_tokens - sum(piece.count for piece in self._slices.values())
 
     def _prompt_budget(self, fair: FairStep, max_tokens: int | None) -> PromptBudget:
-        left = self._tokens_left
-        streams = (piece.sequence.tenant for piece in self.slices)
+        left, served = self._tokens_left, self._roster.shares.served
+        least = min((served(piece.sequence.tenant) for piece in self.slices), default=0.0)
         return PromptBudget(
             tokens=left if max_tokens is None else min(left, max_tokens),
             fair_tokens=fair.max_prompt_tokens(self._max_tokens - left),
-            least_served=min((self._roster.shares.served(tenant) for tenant in streams), default=0.0),
+            restricted=lambda tenant: tenant != fair.reader and served(tenant) > least,
         )
 
     def _start(self, sequence: Sequence, budget: PromptBudget) -> bool:
         """Whether it has a seat now, and its first chunk."""
-        if self._out_of_blocks or budget.left(self._roster.shares.served(sequence.tenant)) <= 0:
+        if self._out_of_blocks or budget.left(sequence.tenant) <= 0:
             return False
         victims = self._roster.admit(sequence)
         if victims is None:
@@ -88,13 +88,12 @@ class StepPlan:
 
     def _advance(self, sequence: Sequence, budget: PromptBudget) -> None:
         """Plan its next chunk, if there is anything left for it, and it need not make room for others."""
-        served = self._roster.shares.served(sequence.tenant)
-        if budget.left(served) <= 0 or not self._make_room(sequence):
+        if budget.left(sequence.tenant) <= 0 or not self._make_room(sequence):
             return
-        size = min(sequence.pending, budget.left(served), self._holdings.room(sequence))
+        size = min(sequence.pending, budget.left(sequence.tenant), self._holdings.room(sequence))
         self._holdings.grow(sequence, size)
         self._put(sequence, size)
-        budget.spend(served, size)
+        budget.spend(sequence.tenant, size)
 
     def _make_room(self, sequence: Sequence) -> bool:
         """Preempt others until it can grow by a token; False if it has to go itself, or already had to."""

@@ -139,7 +139,7 @@ def test_a_tenant_with_less_than_its_share_of_seats_gets_one_of_anothers() -> No
     step(scheduler, device)
     scheduler.generate("gpt", sequence(8, "few", new=50))
     scheduler.generate("gpt", sequence(9, "few", new=50))
-    ids = {id_ for _ in range(4) for id_ in step(scheduler, device).ids}
+    ids = {id_ for _ in range(6) for id_ in step(scheduler, device).ids}
     assert {0, 1, 8, 9} <= ids
     assert lane.preemptions == 2
     for _ in range(20):
@@ -298,7 +298,7 @@ def test_a_first_token_is_hardly_later_beside_fifty_streams() -> None:
     for _ in range(10):
         step(scheduler, device)
     firsts = [_latency(scheduler, device, sequence(100 + i, "one", tokens=45, new=1)) for i in range(5)]
-    assert sorted(firsts)[2] <= 2.0 * (STEP_S + 45 * ROW_S) + STEP_S
+    assert sorted(firsts)[2] <= 1.5 * (STEP_S + 45 * ROW_S)
 
 
 def test_a_single_stream_drafts_beside_the_flood_of_another_tenant_and_many_do_not() -> None:
