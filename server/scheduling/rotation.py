@@ -16,7 +16,7 @@ from server.scheduling.fairness import max_min_shares
 from server.scheduling.pace import DecoderPace
 from server.scheduling.sequence import Sequence
 
-OTHERS_PART = 0.8  # of what the others may add: whoever comes also waits for the step under way
+OTHERS_PART = 0.6  # of what the others may add: whoever comes also waits for the step under way
 ROWS_PART = 0.75  # of what a step may last beyond the smallest tenant's own; prompts have the rest
 BESIDE_READER = 0.4  # of what the reader takes alone; more, and its prompt would not fit into the step
 MOST_READ = 64  # tokens: a longer prompt is read in several steps, alone as well
