@@ -1,1 +1,16 @@
-"""Decides what runs next: sequences, blocks, plans. Pure Python, no clock, no tensors."""
+"""Decides what runs next: sequences, blocks, plans. Pure Python, no clock, no tensors.
+
+| | |
+|---|---|
+| `scheduler.py` | the face: requests in, steps out, results recorded; deadlines |
+| `turns.py` | whose turn it is among the models, and how much of the time between two tokens it may take |
+| `generation.py` `encoding.py` | a lane for each decoder, a lane for each encoder |
+| `step_plan.py` | one step of a decoder: rows of streams, drafts, prompts |
+| `rotation.py` | how much of it each tenant gets |
+| `roster.py` | who waits, who has a seat, who waits for another's prefix |
+| `waiting.py` `seats.py` `fairness.py` | the queue; the seats, and who yields one to whom; what each tenant was served |
+| `blocks.py` `prefix.py` `inflight.py` `holdings.py` | blocks, their names, prefixes being computed now, who holds what |
+| `drafting.py` | guesses at the next tokens |
+| `pace.py` | how long a step will take, learnt from those that ran |
+| `sequence.py` `plan.py` | what is asked, and what crosses to the runner |
+"""
