@@ -8,8 +8,10 @@
 | `step_plan.py` | one step of a decoder: rows of streams, drafts, prompts |
 | `rotation.py` | how much of it each tenant gets |
 | `roster.py` | who waits, who has a seat, who waits for another's prefix |
-| `waiting.py` `seats.py` `fairness.py` | the queue; the seats, and who yields one to whom; what each tenant was served |
-| `blocks.py` `prefix.py` `inflight.py` `holdings.py` | blocks, their names, prefixes being computed now, who holds what |
+| `waiting.py` `seats.py` | the queue; the seats, and who yields one to whom |
+| `fairness.py` | what each tenant was served |
+| `blocks.py` `prefix.py` | blocks, and the names of what they hold |
+| `holdings.py` `inflight.py` | which sequence holds which; prefixes that are being computed now |
 | `drafting.py` | guesses at the next tokens |
 | `pace.py` | how long a step will take, learnt from those that ran |
 | `sequence.py` `plan.py` | what is asked, and what crosses to the runner |

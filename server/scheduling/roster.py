@@ -89,14 +89,20 @@ class Roster:
 
     @property
     def reading(self) -> dict[str, int]:
-        """Tokens that each tenant has still to read, of those with seats and of who would get the next."""
-        reading = Counter[str]()
+        """Tokens that each tenant has still to read, of those with seats and of who would get the next.
+
+        Only of tenants that were served no more than those whose streams run, before these very prompts.
+        """
+        reading, charged = Counter[str](), Counter[str]()
         for sequence in self.behind:
             reading[sequence.tenant] += sequence.pending
+            charged[sequence.tenant] += sequence.prompt_length
         head = self._could_start()
         if head is not None:
             reading[head.tenant] += len(head.tokens) - len(self.holdings.find(head)) * self._block_size
-        return reading
+        least = min((self.shares.served(row.tenant) for row in self.rows), default=0.0)
+        served = {tenant: self.shares.served(tenant) - PROMPT_WEIGHT * charged[tenant] for tenant in reading}
+        return {tenant: tokens for tenant, tokens in reading.items() if served[tenant] <= least}
 
     def admit(self, sequence: Sequence) -> list[Sequence] | None:
         """Give it a seat, and what the cache has of its text, if all its tokens fit.

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from server.scheduling.blocks import BlockPool
-from server.scheduling.fairness import HEAD_START, Shares, max_min_shares
+from server.scheduling.fairness import HEAD_START, OUTPUT_WEIGHT, Shares, max_min_shares
 from server.scheduling.generation import GenerationLane
 from server.scheduling.pace import DecoderPace
 from server.scheduling.plan import DecodeStep, Slice
@@ -299,6 +299,26 @@ def test_a_first_token_is_hardly_later_beside_fifty_streams() -> None:
         step(scheduler, device)
     firsts = [_latency(scheduler, device, sequence(100 + i, "one", tokens=45, new=1)) for i in range(5)]
     assert sorted(firsts)[2] <= 1.5 * (STEP_S + 45 * ROW_S)
+
+
+@pytest.mark.parametrize("tokens", [5, 20, 60, 200])
+def test_a_flood_of_prompts_does_not_keep_streams_from_their_share(tokens: int) -> None:
+    """Both have more to do than there is time for: neither is served more than twice as much."""
+    scheduler, _, device = make(num_blocks=4000, max_sequences=64, max_batch_tokens=256)
+    writers = [sequence(id_, "writer", new=4000) for id_ in range(30)]
+    for one in writers:
+        scheduler.generate("gpt", one)
+    scored = waiting = 0
+    for _ in range(400):
+        while waiting < 20:
+            scheduler.generate("gpt", sequence(1000 + scored + waiting, "scorer", tokens=tokens, new=1))
+            waiting += 1
+        planned = scheduler.next_step()
+        assert planned is not None
+        ended = len(scheduler.apply(planned, device.run(planned), seconds(planned)))
+        scored, waiting = scored + ended, waiting - ended
+    written = sum(one.generated for one in writers)
+    assert 0.5 < (OUTPUT_WEIGHT * written) / (scored * (tokens + OUTPUT_WEIGHT)) < 2.0
 
 
 def test_a_single_stream_drafts_beside_the_flood_of_another_tenant_and_many_do_not() -> None:
