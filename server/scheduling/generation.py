@@ -136,7 +136,9 @@ class GenerationLane:
         return self._roster.seats_short(sequence) * self._usual_output / self._roster.seats.capacity
 
     def _fair_step(self, rows: list[Sequence]) -> FairStep:
-        return FairStep(rows, self._roster.reading, self._roster.seats.num_tenants, self.pace)
+        alone = self._roster.shares.num_tenants < 2  # then nothing is limited, and nothing need be looked up
+        reading = {} if alone else self._roster.reading
+        return FairStep(rows, reading, self._roster.seats.num_tenants, self.pace)
 
     def _record(self, piece: Slice, results: Results) -> None:
         sequence = piece.sequence

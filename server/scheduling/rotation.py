@@ -1,6 +1,6 @@
 """How much of a step each tenant gets, when several share it; and whose decode rows run, when not all may.
 
-Nobody is slowed by more than the number of tenants explains: with k of them, a step lasts at most k times
+Nobody is slowed by more than the number of tenants explains: with k of them, a step lasts less than k times
 what the smallest of them would take alone, be it for the rows of its streams or to read its prompt. With one
 tenant nothing is limited.
 """
@@ -38,9 +38,9 @@ class FairStep:
         self._others = OTHERS_PART * (max(num_tenants, len(self._rows) + len(readers)) - 1)
         streams_s = min((pace.seconds(rows=count) for count in self._rows.values()), default=0.0)
         smallest = min(readers, key=lambda tenant: readers[tenant], default=None)
-        self._read_s = 0.0 if smallest is None else pace.seconds(tokens=readers[smallest])
-        self.reader = smallest if self._rows and self._read_s <= streams_s else None
-        self._alone_s = streams_s if self.reader is None else self._read_s
+        read_s = 0.0 if smallest is None else pace.seconds(tokens=readers[smallest])
+        self.reader = smallest if self._rows and read_s <= streams_s else None
+        self._alone_s = streams_s if self.reader is None else read_s
 
     @property
     def max_rows(self) -> int:
