@@ -5,22 +5,41 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from models.positions import Alibi, Disentangled, Learned, Relative, Rotary, Sinusoidal
+
 
 class Norm(Enum):
     LAYER = "layer_norm"  # Ba, Kiros, Hinton 2016: centre, scale, shift
+    LAYER_SCALED = "layer_norm_scaled"  # without the shift: Cohere, ModernBERT
+    LAYER_BARE = "layer_norm_bare"  # without weights of any kind: OLMo
     RMS = "rms_norm"  # Zhang, Sennrich 2019: scale only
+    RMS_OFFSET = "rms_norm_offset"  # its scale is 1 + weight: Gemma
 
 
 class Activation(Enum):
     GELU = "gelu"  # Hendrycks, Gimpel 2016, with the error function: BERT
     GELU_TANH = "gelu_tanh"  # its tanh approximation: GPT-2
+    GELU_SIGMOID = "gelu_sigmoid"  # x * sigmoid(1.702 x): the same paper
     SILU = "silu"  # x * sigmoid(x): LLaMA
     RELU = "relu"  # the Transformer of 2017
+    RELU_SQUARED = "relu_squared"  # So et al. 2021, arXiv 2109.08668
+    TANH = "tanh"
 
 
 class Mlp(Enum):
     PLAIN = "plain"  # down(act(up x))
     GATED = "gated"  # down(act(gate x) * up x): SwiGLU, Shazeer 2020
+
+
+class Residual(Enum):
+    """How attention and MLP, as f, are joined to the stream x. Norms within, before or behind."""
+
+    PRE = "pre"  # x + f(norm x): GPT-2, LLaMA
+    POST = "post"  # norm(x + f x): the Transformer of 2017, BERT
+    OUTPUT = "output"  # x + norm(f x): OLMo 2
+    SANDWICH = "sandwich"  # x + norm(f(norm x)): Gemma 2
+    PARALLEL = "parallel"  # x + attention(norm x) + mlp(norm' x): GPT-NeoX
+    PARALLEL_SHARED = "parallel_shared"  # the same with one norm: GPT-J, PaLM, Falcon
 
 
 class Head(Enum):
@@ -34,58 +53,44 @@ class Bias(Enum):
     QKV = "qkv"
     ATTENTION_OUT = "attention_out"
     MLP = "mlp"
+    HEAD = "head"
+
+
+class Span(Enum):
+    """What one norm of queries and keys goes over."""
+
+    HEAD = "head"  # each head, all with the same weights: Qwen3
+    HEADS = "heads"  # each head, with weights of its own: Cohere, StableLM
+    ALL = "all"  # all heads together: OLMo 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Learned:
-    """A table of position vectors. Position p reads row p + `offset` of `rows` (RoBERTa: offset 2)."""
+class QueryKeyNorm:
+    """Queries and keys are normalised before rotation."""
 
-    rows: int
-    offset: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LinearScaling:
-    """Every position is divided by `factor`: Chen et al. 2023, arXiv 2306.15595."""
-
-    factor: float
+    norm: Norm
+    span: Span = Span.HEAD
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Llama3Scaling:
-    """Low frequencies are divided by `factor`, high ones kept, those between blended: Llama 3.1.
+class Local:
+    """`layers` that see only the neighbourhood, and may be turned by a rotary of their own (Gemma 3).
 
-    A frequency is low where its wavelength exceeds `original_context / low_frequency`, high where it is
-    below `original_context / high_frequency`; both in tokens.
+    A decoder's query sees the last `window` tokens, itself included; an encoder's those not more than
+    `window` away on either side.
     """
 
-    factor: float
-    low_frequency: float
-    high_frequency: float
-    original_context: int
+    layers: frozenset[int]
+    window: int
+    rotary: Rotary | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FactorScaling:
-    """Each frequency is divided by its own factor: how GGUF stores the result of any of these rules."""
+class StackConfig:
+    """What every stack of blocks has, whichever way it looks. `scale` multiplies the scores of attention;
+    None: 1 / sqrt(head size).
 
-    factors: tuple[float, ...]  # head_dim / 2 of them
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rotary:
-    """Rotary position embedding (Su et al. 2021) in the half-split layout of LLaMA; `theta` is its base."""
-
-    theta: float = 10_000.0
-    scaling: LinearScaling | Llama3Scaling | FactorScaling | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DecoderConfig:
-    """A causal language model.
-
-    `heads` query heads share `kv_heads` key/value heads of `head_dim` each (Ainslie et al. 2023).
-    `window` is how many tokens a query sees, itself included; None: all before it.
+    `embedding_size`: of a token's vector before it is projected to `hidden_size`; None: the same.
     """
 
     architecture: str
@@ -93,43 +98,106 @@ class DecoderConfig:
     hidden_size: int
     layers: int
     heads: int
-    kv_heads: int
-    head_dim: int
     mlp_size: int
     context_length: int
     norm: Norm
     norm_eps: float
     mlp: Mlp
     activation: Activation
-    positions: Learned | Rotary
-    head: Head
+    residual: Residual
+    biases: frozenset[Bias]
+    embedding_size: int | None = None
+    embedding_scale: float = 1.0
+    embedding_norm: bool = False  # what goes into the first block is normalised: BLOOM, BART
+    final_norm: bool = True  # what comes out of the last block is
+    scale: float | None = None
+    local: Local | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecoderConfig(StackConfig):
+    """A causal language model.
+
+    `heads` query heads share `kv_heads` key/value heads of `head_dim` each (Ainslie et al. 2023). `cross`:
+    each block also attends to an encoder's output, as in 2017.
+    """
+
+    residual: Residual = Residual.PRE
     biases: frozenset[Bias] = frozenset()
-    query_key_norm: bool = False  # RMSNorm over each head's query and key, before rotation: Qwen3
-    window: int | None = None
+    kv_heads: int
+    head_dim: int
+    positions: Learned | Sinusoidal | Rotary | Alibi | Relative
+    head: Head
+    query_key_norm: QueryKeyNorm | None = None
+    clip: float | None = None  # queries, keys and values are cut to this magnitude: OLMo
+    score_cap: float | None = None  # scores s become cap * tanh(s / cap): Gemma 2
+    logit_cap: float | None = None  # so do logits
+    logit_scale: float = 1.0
+    cross: bool = False
 
     def __post_init__(self) -> None:
         """ValueError where the sizes contradict each other."""
         if self.heads % self.kv_heads:
             raise ValueError(f"{self.heads} query heads cannot share {self.kv_heads} key heads evenly")
-        if isinstance(self.positions, Rotary) and self.head_dim % 2:
-            raise ValueError(f"head size {self.head_dim} is odd: rotary positions turn pairs")
+        for rotary in self.rotaries:
+            size = self.head_dim if rotary.size is None else rotary.size
+            if size % 2 or not 0 < size <= self.head_dim:
+                raise ValueError(f"rotary positions cannot turn pairs of {size} of {self.head_dim} elements")
+
+    @property
+    def rotaries(self) -> tuple[Rotary, ...]:
+        """That of the layers that see everything, and that of the local ones."""
+        local = self.local.rotary if self.local else None
+        return tuple(one for one in (self.positions, local) if isinstance(one, Rotary))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EncoderConfig:
-    """A bidirectional encoder with post-norm blocks (BERT, Devlin et al. 2018).
+class EncoderConfig(StackConfig):
+    """A bidirectional encoder: BERT (Devlin et al. 2018) unless told otherwise.
 
-    `segments` counts the token types that have a vector of their own; 0: the model has none.
+    `segments` counts the token types that have a vector of their own; 0: the model has none. `groups` of
+    layers share their weights (ALBERT); None: each has its own.
     """
 
-    architecture: str
-    vocab_size: int
-    hidden_size: int
-    layers: int
-    heads: int
-    mlp_size: int
-    context_length: int
-    norm_eps: float
-    activation: Activation
-    positions: Learned
+    norm: Norm = Norm.LAYER
+    mlp: Mlp = Mlp.PLAIN
+    residual: Residual = Residual.POST
+    biases: frozenset[Bias] = frozenset({Bias.QKV, Bias.ATTENTION_OUT, Bias.MLP})
+    embedding_norm: bool = True
+    final_norm: bool = False
+    head_dim: int | None = None  # None: hidden_size / heads
+    positions: Learned | Sinusoidal | Rotary | None
+    relative: Relative | Disentangled | None = None
     segments: int = 0
+    groups: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seq2SeqConfig:
+    """An encoder, and a decoder that attends to what it says (Vaswani et al. 2017).
+
+    `shared`: both look tokens up in one table. `start` is the token that every answer begins with.
+    `logit_bias`: a bias on the logits beside the head, as Marian and BART have.
+    """
+
+    encoder: EncoderConfig
+    decoder: DecoderConfig
+    shared: bool
+    start: int
+    logit_bias: bool = False
+
+    @property
+    def architecture(self) -> str:
+        return self.decoder.architecture
+
+    @property
+    def vocab_size(self) -> int:
+        return self.decoder.vocab_size
+
+    @property
+    def context_length(self) -> int:
+        """Of the answer; that of the source is the encoder's."""
+        return self.decoder.context_length
+
+
+Config = DecoderConfig | EncoderConfig | Seq2SeqConfig

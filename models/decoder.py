@@ -1,19 +1,38 @@
-"""The decoder of every causal family: GPT-2 and LLaMA with its kin differ in configuration only."""
+"""The decoder of every causal family: GPT-2, LLaMA and their kin differ in configuration only."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from models.config import Bias, DecoderConfig, Head, Learned, Mlp
+from models.blocks import BLOCKS, Block
+from models.config import Bias, DecoderConfig, Head
 from models.kv_cache import KVCache
-from models.layers.embedding import Embedding
+from models.layers.bias import AlibiBias, RelativeBias, ScoreBias
+from models.layers.embedding import Embeddings
 from models.layers.linear import Linear, project
-from models.layers.mlp import GatedMlp, PlainMlp
+from models.layers.lora import Mixing
 from models.layers.norm import build_norm
+from models.layers.query_key_norm import build_query_key_norm
 from models.layers.rotary import RotaryEmbedding, Rotation
-from models.ops.attention import AttentionPlan, attend
+from models.ops.attention import AttentionPlan, Shape, Sight, attend, places, plan, write
 from models.ops.paging import Paging
+from models.positions import Alibi, Relative
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerContext:
+    """What the attention of one layer needs besides the stream."""
+
+    plan: AttentionPlan
+    rotation: Rotation | None
+    written: Tensor  # [T * kv_heads] where this step's keys and values go: see `ops.attention.places`
+    keys: Tensor  # the cache of the layer, [num_blocks, kv_heads, block_size, head_dim]
+    values: Tensor
+    mixing: Mixing | None = None
 
 
 class CausalAttention(nn.Module):
@@ -29,46 +48,27 @@ class CausalAttention(nn.Module):
         self.out = Linear(
             config.heads * config.head_dim, config.hidden_size, bias=Bias.ATTENTION_OUT in config.biases
         )
-        self.query_norm, self.key_norm = (
-            build_norm(config.norm, config.head_dim, config.norm_eps) if config.query_key_norm else None
-            for _ in range(2)
-        )
+        normed = config.query_key_norm
+        self.query_norm = None if normed is None else build_query_key_norm(normed, config, config.heads)
+        self.key_norm = None if normed is None else build_query_key_norm(normed, config, config.kv_heads)
         self._split = (config.heads, config.kv_heads, config.kv_heads)
         self._head_dim = config.head_dim
+        self._clip = config.clip
 
-    def forward(
-        self, hidden: Tensor, rotation: Rotation | None, plan: AttentionPlan, keys: Tensor, values: Tensor
-    ) -> Tensor:
-        qkv = self.qkv(hidden).view(len(hidden), -1, self._head_dim)
-        query, key, value = qkv.split_with_sizes(self._split, dim=1)  # each [T, its heads, head_dim]
+    def forward(self, hidden: Tensor, context: LayerContext) -> Tensor:
+        qkv = self.qkv(hidden, context.mixing)
+        if self._clip is not None:
+            qkv = qkv.clamp(-self._clip, self._clip)
+        heads = qkv.view(len(hidden), -1, self._head_dim)
+        query, key, value = heads.split_with_sizes(self._split, dim=1)  # each [T, its heads, head_dim]
         if self.query_norm is not None and self.key_norm is not None:
             query, key = self.query_norm(query), self.key_norm(key)
-        if rotation is not None:
-            query, key = rotation(query), rotation(key)
-        return self.out(attend(query, key, value, keys, values, plan).flatten(1))
-
-
-class DecoderBlock(nn.Module):
-    """Pre-norm: each part reads a normalised copy and adds to the stream.
-
-    ::
-
-        x -> norm -> attention -> + x -> norm -> mlp -> + x
-    """
-
-    def __init__(self, config: DecoderConfig) -> None:
-        super().__init__()
-        mlp = GatedMlp if config.mlp is Mlp.GATED else PlainMlp
-        self.attention_norm = build_norm(config.norm, config.hidden_size, config.norm_eps)
-        self.attention = CausalAttention(config)
-        self.mlp_norm = build_norm(config.norm, config.hidden_size, config.norm_eps)
-        self.mlp = mlp(config.hidden_size, config.mlp_size, config.activation, bias=Bias.MLP in config.biases)
-
-    def forward(
-        self, hidden: Tensor, rotation: Rotation | None, plan: AttentionPlan, keys: Tensor, values: Tensor
-    ) -> Tensor:
-        hidden = hidden + self.attention(self.attention_norm(hidden), rotation, plan, keys, values)
-        return hidden + self.mlp(self.mlp_norm(hidden))
+        if context.rotation is not None:
+            query, key = context.rotation(query), context.rotation(key)
+        write(context.keys, context.written, key)
+        write(context.values, context.written, value)
+        attended = attend(query, context.keys, context.values, context.plan)
+        return self.out(attended.flatten(1), context.mixing)
 
 
 class Decoder(nn.Module):
@@ -77,48 +77,109 @@ class Decoder(nn.Module):
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
         self.config = config
-        self.words = Embedding(config.vocab_size, config.hidden_size)
-        self.positions, self.rotary = _positions(config)
-        self.blocks = nn.ModuleList(DecoderBlock(config) for _ in range(config.layers))
-        self.norm = build_norm(config.norm, config.hidden_size, config.norm_eps)
-        self.head = (
-            Linear(config.hidden_size, config.vocab_size, bias=False) if config.head is Head.UNTIED else None
-        )
+        self.embeddings = Embeddings(config, config.positions)
+        self.sights = Sights(config)
+        self.blocks = nn.ModuleList(self._block(config) for _ in range(config.layers))
+        norm = build_norm(config.norm, config.hidden_size, config.norm_eps)
+        self.norm = norm if config.final_norm else None
+        self.head = LMHead(config)
 
-    def forward(self, tokens: Tensor, positions: Tensor, paging: Paging, cache: KVCache) -> Tensor:
+    def forward(
+        self,
+        tokens: Tensor,
+        positions: Tensor,
+        paging: Paging,
+        cache: KVCache,
+        mixing: Mixing | None = None,
+    ) -> Tensor:
         """Compute slices laid end to end, and write their keys and values to the cache.
 
         tokens [T] and their positions [T], in the order of `paging`'s slices -> hidden [T, hidden], ready
-        for `logits`.
+        for `logits`. `mixing`: which of them run with which adapter.
         """
-        hidden = self.words(tokens)
-        if self.positions is not None:
-            hidden = hidden + self.positions(positions)
-        rotation = None if self.rotary is None else self.rotary(positions)
-        plan = self._plan(paging, hidden.dtype)
-        for block, keys, values in zip(self.blocks, cache.keys, cache.values, strict=True):
-            hidden = block(hidden, rotation, plan, keys, values)
-        return self.norm(hidden)
+        hidden = self.embeddings(tokens, positions)
+        contexts = self.sights.look(positions, paging, cache, hidden.dtype, mixing)
+        for block, context in zip(self.blocks, contexts, strict=True):
+            hidden = block(hidden, context)
+        return hidden if self.norm is None else self.norm(hidden)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """hidden [R, hidden] of the rows that are sampled -> logits [R, vocab], float32."""
-        logits = project(hidden, self.words.weight) if self.head is None else self.head(hidden)
-        return logits.float()
+        return self.head(hidden, self.embeddings.words.weight)
 
-    def _plan(self, paging: Paging, dtype: torch.dtype) -> AttentionPlan:
-        config = self.config
-        return AttentionPlan.build(
-            paging,
-            heads=config.heads,
-            kv_heads=config.kv_heads,
-            head_dim=config.head_dim,
-            window=config.window,
-            dtype=dtype,
+    def _block(self, config: DecoderConfig) -> Block:
+        return BLOCKS[config.residual](config, CausalAttention(config))
+
+
+class Sights(nn.Module):
+    """How the layers of a decoder look at what came before: what all see alike, and what local ones see."""
+
+    def __init__(self, config: DecoderConfig) -> None:
+        super().__init__()
+        self.bias = (
+            RelativeBias(config.positions, config.heads, causal=True)
+            if isinstance(config.positions, Relative)
+            else None
         )
+        self.rotaries = nn.ModuleList(RotaryEmbedding(one, config.head_dim) for one in config.rotaries)
+        self._alibi = (
+            AlibiBias(config.positions, config.heads) if isinstance(config.positions, Alibi) else None
+        )
+        self._config = config
+
+    def look(
+        self, positions: Tensor, paging: Paging, cache: KVCache, dtype: torch.dtype, mixing: Mixing | None
+    ) -> Iterator[LayerContext]:
+        """A context for each layer."""
+        config = self._config
+        shape = Shape(heads=config.heads, kv_heads=config.kv_heads, head_dim=config.head_dim, dtype=dtype)
+        plans = plan(paging, shape, self._kinds())
+        rotations = [rotary(positions) for rotary in self.rotaries] or [None]
+        written = places(paging.blocks, paging.offsets, paging.block_size, config.kv_heads)
+        local = config.local.layers if config.local else frozenset()
+        for layer, (keys, values) in enumerate(zip(cache.keys, cache.values, strict=True)):
+            kind = -1 if layer in local else 0
+            yield LayerContext(
+                plan=plans[kind],
+                rotation=rotations[kind],
+                written=written,
+                keys=keys,
+                values=values,
+                mixing=mixing,
+            )
+
+    def _kinds(self) -> list[Sight]:
+        """Of the layers that see everything, then of the local ones, if there are any."""
+        config = self._config
+        bias: ScoreBias | None = self.bias if self.bias is not None else self._alibi
+        scale = config.head_dim**-0.5 if config.scale is None else config.scale
+        local = config.local
+        windows: list[int | None] = [] if local and len(local.layers) == config.layers else [None]
+        windows += [local.window] if local else []
+        return [Sight(scale=scale, window=each, bias=bias, cap=config.score_cap) for each in windows]
 
 
-def _positions(config: DecoderConfig) -> tuple[Embedding | None, RotaryEmbedding | None]:
-    """How the model knows where a token is: a table of vectors, or an angle."""
-    if isinstance(config.positions, Learned):
-        return Embedding(config.positions.rows, config.hidden_size), None
-    return None, RotaryEmbedding(config.positions, config.head_dim)
+class LMHead(nn.Module):
+    """What token comes next: ``cap(scale * (W project(h) + b))``, W being the table of words where tied."""
+
+    def __init__(self, config: DecoderConfig) -> None:
+        super().__init__()
+        size = config.embedding_size or config.hidden_size
+        self.project = Linear(config.hidden_size, size, bias=False) if config.embedding_size else None
+        biased = Bias.HEAD in config.biases
+        untied = config.head is Head.UNTIED
+        self.linear = Linear(size, config.vocab_size, bias=biased) if untied else None
+        self.bias = nn.Parameter(torch.zeros(config.vocab_size)) if biased and not untied else None
+        self._scale, self._cap = config.logit_scale, config.logit_cap
+
+    def forward(self, hidden: Tensor, words: Tensor) -> Tensor:
+        """hidden [R, hidden], the table of words [vocab, size] -> logits [R, vocab], float32."""
+        if self.project is not None:
+            hidden = self.project(hidden)
+        logits = project(hidden, words) if self.linear is None else self.linear(hidden)
+        logits = logits.float()
+        if self._scale != 1.0:
+            logits = logits * self._scale
+        if self.bias is not None:
+            logits = logits + self.bias.float()
+        return logits if self._cap is None else (logits / self._cap).tanh() * self._cap

@@ -11,6 +11,7 @@ from models.layers.embedding import Embedding
 from models.layers.linear import Linear
 from models.layers.mlp import PlainMlp
 from models.ops.packed import Packing, attend
+from models.positions import Learned
 
 
 class Embeddings(nn.Module):
@@ -22,6 +23,7 @@ class Embeddings(nn.Module):
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         self.words = Embedding(config.vocab_size, config.hidden_size)
+        assert isinstance(config.positions, Learned)
         self.positions = Embedding(config.positions.rows, config.hidden_size)
         self.segments = Embedding(config.segments, config.hidden_size) if config.segments else None
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.norm_eps)

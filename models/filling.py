@@ -7,14 +7,15 @@ never more than one of them in memory.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from fnmatch import fnmatchcase
 
 import torch
 from torch import Tensor, nn
 
 from models.errors import WeightsMismatch
-from models.families.naming import Family, Layout, Source, Stored
+from models.families.naming import Either, Family, Layout, Source, Stored
+from models.layouts import HeadShape, lay_out
 from models.weights.checkpoint import Checkpoint
 
 _NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
@@ -32,11 +33,11 @@ def materialize(module: nn.Module, device: torch.device, dtype: torch.dtype) -> 
 def provides(checkpoint: Checkpoint, family: Family, name: str) -> bool:
     """Whether the checkpoint has what our tensor `name` is made of, or a part of it."""
     known = _known_names(checkpoint, family)
-    return any(source.name in known for source in _sources(name, family))
+    return any(source.name in known for source in _sources(name, family, known))
 
 
 def fill(
-    module: nn.Module, checkpoint: Checkpoint, family: Family, *, head_dim: int, tied: str | None = None
+    module: nn.Module, checkpoint: Checkpoint, family: Family, shape: HeadShape, *, tied: str | None = None
 ) -> None:
     """Copy the checkpoint into the module's parameters, in place and cast to their dtype.
 
@@ -47,18 +48,21 @@ def fill(
     used = {tied} if tied in known else set()
     missing, misshapen = list[str](), list[str]()
     for name, target in module.named_parameters():
-        sources = _sources(name.removeprefix("encoder."), family)
+        sources = _sources(name.removeprefix("encoder."), family, known)
         used.update(source.name for source in sources)
         absent = [source.name for source in sources if source.name not in known]
         missing += absent
         if not absent:
-            tensors = (_read(checkpoint, known[source.name], source.layout, head_dim) for source in sources)
+            tensors = (
+                lay_out(checkpoint.tensor(known[source.name]), source.layout, shape) for source in sources
+            )
             misshapen += _copy_rows(name, target.detach(), tensors)
     left_over = [name for spelling, name in known.items() if spelling not in used]
     if missing or left_over or misshapen:
         raise WeightsMismatch(checkpoint.path, missing=missing, left_over=left_over, misshapen=misshapen)
     if tied in known:
-        _check_tied(checkpoint, known[tied], known[_sources("words.weight", family)[0].name])
+        (words,) = _sources("embeddings.words.weight", family, known)
+        _check_tied(checkpoint, known[tied], known[words.name])
 
 
 def _check_tied(checkpoint: Checkpoint, head: str, words: str) -> None:
@@ -78,25 +82,39 @@ def _known_names(checkpoint: Checkpoint, family: Family) -> dict[str, str]:
     }
 
 
-def _sources(name: str, family: Family) -> Sequence[Stored]:
+def _sources(name: str, family: Family, known: Collection[str]) -> Sequence[Stored]:
     """Where our tensor `name` comes from: what is stacked in it, in order."""
     numbers = _NUMBER.findall(name)
     pattern = _NUMBER.sub("{}", name)
-    if pattern in family.names:
-        return [_source(source, "", numbers) for source in _listed(family.names[pattern])]
-    module, _, suffix = pattern.rpartition(".")
-    if module not in family.names:
+    source, suffix = family.names.get(pattern), ""
+    if source is None:
+        module, _, parameter = pattern.rpartition(".")
+        source, suffix = family.names.get(module), f".{parameter}"
+    if source is None:
         raise LookupError(f"the family does not say where {name} comes from")  # a bug of the family's table
-    return [_source(source, f".{suffix}", numbers) for source in _listed(family.names[module])]
+    return _resolve(source, suffix, numbers, known)
 
 
-def _listed(source: Source) -> Sequence[str | Stored]:
-    return source if isinstance(source, tuple) else (source,)
+def _resolve(source: Source, suffix: str, numbers: Sequence[str], known: Collection[str]) -> Sequence[Stored]:
+    match source:
+        case Either(sources=sources):
+            choices = [_resolve(one, suffix, numbers, known) for one in sources]
+            there = (choice for choice in choices if all(one.name in known for one in choice))
+            return next(there, choices[0])
+        case tuple():
+            return [stored for one in source for stored in _resolve(one, suffix, numbers, known)]
+        case Stored(layout=Layout.ROWS):
+            return _rows(source.name.format(*numbers) + suffix, known)
+        case Stored():
+            return [Stored(source.name.format(*numbers) + suffix, source.layout)]
+        case str():
+            return [Stored(source.format(*numbers) + suffix, Layout.OUT_IN)]
 
 
-def _source(source: str | Stored, suffix: str, numbers: Sequence[str]) -> Stored:
-    stored = source if isinstance(source, Stored) else Stored(source, Layout.OUT_IN)
-    return Stored(stored.name.format(*numbers) + suffix, stored.layout)
+def _rows(pattern: str, known: Collection[str]) -> Sequence[Stored]:
+    """A source for each number that `*` stands for, from 0 on; at least that of 0."""
+    count = max(sum(fnmatchcase(name, pattern) for name in known), 1)
+    return [Stored(pattern.replace("*", str(row)), Layout.ROWS) for row in range(count)]
 
 
 def _spell(name: str, family: Family) -> str:
@@ -106,21 +124,6 @@ def _spell(name: str, family: Family) -> str:
         if name.endswith(old):
             return name.removesuffix(old) + new
     return name
-
-
-def _read(checkpoint: Checkpoint, name: str, layout: Layout, head_dim: int) -> Tensor:
-    tensor = checkpoint.tensor(name)
-    if layout is Layout.IN_OUT and tensor.dim() == 2:
-        return tensor.t()
-    if layout is Layout.ROTARY_PAIRS:
-        return _unpair(tensor, head_dim)
-    return tensor
-
-
-def _unpair(tensor: Tensor, head_dim: int) -> Tensor:
-    """Rows of each head from (x0, y0, x1, y1, …) to (x0, x1, …, y0, y1, …)."""
-    heads = tensor.view(-1, head_dim // 2, 2, *tensor.shape[1:])
-    return heads.transpose(1, 2).reshape(tensor.shape)
 
 
 def _copy_rows(name: str, target: Tensor, tensors: Iterator[Tensor]) -> list[str]:

@@ -11,12 +11,13 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from models.config import Activation, DecoderConfig, Head, Mlp, Norm, Rotary
+from models.config import Activation, DecoderConfig, Head, Mlp, Norm
 from models.decoder import Decoder
 from models.filling import materialize
 from models.kv_cache import KVCache
 from models.layers.linear import prepack
 from models.ops.paging import Paging
+from models.positions import Rotary
 
 _CPU = torch.device("cpu")
 _TEXTS = 3

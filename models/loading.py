@@ -18,10 +18,11 @@ from models.encoder import Encoder
 from models.errors import BrokenCheckpoint, ChecksumMismatch, UnsupportedModel
 from models.families import gguf
 from models.families.naming import Family
-from models.families.registry import family_of
+from models.families.registry import read
 from models.filling import fill, materialize, provides
 from models.heads import MaskedLM, MaskedLMHead, Pooling
 from models.layers.linear import prepack
+from models.layouts import HeadShape
 from models.sentence import read_sentence_settings
 from models.weights.checkpoint import Checkpoint, Format, open_checkpoint
 from models.weights.fingerprint import digest
@@ -73,21 +74,14 @@ def load(
     """
     checkpoint = open_checkpoint(path)
     raw = _with_facts(checkpoint) if checkpoint.format is Format.GGUF else checkpoint.config
-    family = family_of(raw)
-    config = _config(family, raw)
+    family, config = read(raw)
     target = Target(device=device, dtype=dtype, packed=packed)
     if isinstance(config, EncoderConfig):
         return _load_encoder(checkpoint, family, config, target, adapter)
     if adapter is not None:
         raise UnsupportedModel(f"{path} is a decoder; masked-LM adapters are for encoders")
+    assert isinstance(config, DecoderConfig)
     return _load_decoder(checkpoint, family, config, target)
-
-
-def _config(family: Family, raw: Mapping[str, Any]) -> DecoderConfig | EncoderConfig:
-    try:
-        return family.config(raw)
-    except ValueError as error:  # sizes that contradict each other
-        raise UnsupportedModel(f"the model's configuration: {error}") from error
 
 
 def _load_decoder(
@@ -97,7 +91,7 @@ def _load_decoder(
         decoder = Decoder(config)
     materialize(decoder, target.device, target.dtype)
     tied = family.head if config.head is Head.TIED else None
-    fill(decoder, checkpoint, family, head_dim=config.head_dim, tied=tied)
+    fill(decoder, checkpoint, family, HeadShape.of(config), tied=tied)
     return LoadedDecoder(
         config=config,
         parameters=_finish(decoder, target),
@@ -114,7 +108,7 @@ def _load_encoder(
         head = MaskedLMHead(config, encoder.embeddings.words)
     whole = MaskedLM(encoder, head) if provides(checkpoint, family, "head.bias") else None
     materialize(whole or encoder, target.device, target.dtype)
-    fill(whole or encoder, checkpoint, family, head_dim=config.hidden_size // config.heads)
+    fill(whole or encoder, checkpoint, family, HeadShape.of(config))
     fingerprints = [checkpoint.fingerprint()]
     if adapter is not None:
         whole = _adapt(adapter, checkpoint.path, config, encoder)

@@ -14,12 +14,13 @@ from typing import Any
 import pytest
 import torch
 
-from models.config import Activation, Bias, DecoderConfig, Head, Learned, Mlp, Norm
+from models.config import Activation, Bias, DecoderConfig, Head, Mlp, Norm
 from models.decoder import Decoder
 from models.errors import SourceUnreachable
 from models.kv_cache import KVCache
 from models.layers.linear import prepack
 from models.loading import LoadedDecoder, load
+from models.positions import Learned
 from models.weights.sources import SMOLLM2, resolve
 from server.execution.device import is_batch_invariant
 from server.execution.generation import DecoderRunner
@@ -52,7 +53,7 @@ GPT2 = DecoderConfig(
     activation=Activation.GELU_TANH,
     positions=Learned(rows=1024),
     head=Head.TIED,
-    biases=frozenset(Bias),
+    biases=frozenset({Bias.QKV, Bias.ATTENTION_OUT, Bias.MLP}),
 )
 
 

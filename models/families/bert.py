@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from models.config import EncoderConfig, Learned
+from models.config import EncoderConfig
 from models.families.naming import Family, Names
 from models.families.reading import ACTIVATIONS, choice, divided, number, refuse, whole
+from models.positions import Learned
 
 ONLY = {
     "position_embedding_type": "absolute",

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from models.config import EncoderConfig, Learned
+from models.config import EncoderConfig
 from models.families.naming import Family
 from models.families.reading import ACTIVATIONS, choice, divided, refuse, whole
+from models.positions import Learned
 
 # `sinusoidal_pos_embds` only says how the table of positions was first filled: the checkpoint has the table.
 ONLY = {"quantization_config": None, "tie_word_embeddings": True}
@@ -53,4 +54,5 @@ FAMILY = Family(
         "head.bias": "vocab_projector.bias",
     },
     ignored=("embeddings.position_ids", "vocab_projector.weight"),
+    neutral=frozenset({"qa_dropout", "seq_classif_dropout", "sinusoidal_pos_embds"}),
 )

@@ -11,21 +11,11 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from models.config import (
-    Activation,
-    Bias,
-    DecoderConfig,
-    FactorScaling,
-    Head,
-    Learned,
-    LinearScaling,
-    Mlp,
-    Norm,
-    Rotary,
-)
+from models.config import Activation, Bias, DecoderConfig, Head, Local, Mlp, Norm, QueryKeyNorm
 from models.errors import UnsupportedModel
 from models.families.naming import Family, Layout, Names, Stored
 from models.families.reading import number, whole
+from models.positions import FactorScaling, Learned, LinearScaling, Rotary
 
 # Facts that a GGUF file states through its tensors; so are some vocabulary sizes. `models.loading` adds them.
 HAS_HEAD = "tensors.has_head"
@@ -43,20 +33,20 @@ class Plan:
     activation: Activation
     rotary: bool
     biases: frozenset[Bias] = frozenset()
-    query_key_norm: bool = False
+    query_key_norm: QueryKeyNorm | None = None
 
 
 LLAMA = Plan(norm=Norm.RMS, mlp=Mlp.GATED, activation=Activation.SILU, rotary=True)
 PLANS = {
     "llama": LLAMA,
     "qwen2": replace(LLAMA, biases=frozenset({Bias.QKV})),
-    "qwen3": replace(LLAMA, query_key_norm=True),
+    "qwen3": replace(LLAMA, query_key_norm=QueryKeyNorm(norm=Norm.RMS)),
     "gpt2": Plan(
         norm=Norm.LAYER,
         mlp=Mlp.PLAIN,
         activation=Activation.GELU_TANH,
         rotary=False,
-        biases=frozenset(Bias),
+        biases=frozenset({Bias.QKV, Bias.ATTENTION_OUT, Bias.MLP}),
     ),
 }
 
@@ -71,13 +61,14 @@ def config(architecture: str, raw: Mapping[str, Any]) -> DecoderConfig:
         )
     heads, hidden_size = whole(raw, key("attention.head_count")), whole(raw, key("embedding_length"))
     head_dim = whole(raw, key("attention.key_length"), hidden_size // heads)
-    context_length = whole(raw, key("context_length"))
+    context_length, layers = whole(raw, key("context_length")), whole(raw, key("block_count"))
+    window = whole(raw, window_key) if (window_key := key("attention.sliding_window")) in raw else None
     norm_key = "attention.layer_norm_rms_epsilon" if plan.norm is Norm.RMS else "attention.layer_norm_epsilon"
     return DecoderConfig(
         architecture=architecture,
         vocab_size=whole(raw, key("vocab_size")),
         hidden_size=hidden_size,
-        layers=whole(raw, key("block_count")),
+        layers=layers,
         heads=heads,
         kv_heads=whole(raw, key("attention.head_count_kv"), heads),
         head_dim=head_dim,
@@ -91,7 +82,7 @@ def config(architecture: str, raw: Mapping[str, Any]) -> DecoderConfig:
         head=Head.UNTIED if raw[HAS_HEAD] else Head.TIED,
         biases=plan.biases,
         query_key_norm=plan.query_key_norm,
-        window=whole(raw, window) if (window := key("attention.sliding_window")) in raw else None,
+        local=None if window is None else Local(layers=frozenset(range(layers)), window=window),
     )
 
 
@@ -115,7 +106,7 @@ def names(*, paired: bool = False) -> Names:
     """`paired`: the converter reordered query and key rows for llama.cpp's rotary layout."""
     layout = Layout.ROTARY_PAIRS if paired else Layout.OUT_IN
     return {
-        "words": "token_embd",
+        "embeddings.words": "token_embd",
         "blocks.{}.attention_norm": "blk.{}.attn_norm",
         "blocks.{}.attention.qkv": (
             Stored("blk.{}.attn_q", layout),
@@ -129,13 +120,13 @@ def names(*, paired: bool = False) -> Names:
         "blocks.{}.mlp.gate_up": ("blk.{}.ffn_gate", "blk.{}.ffn_up"),
         "blocks.{}.mlp.down": "blk.{}.ffn_down",
         "norm": "output_norm",
-        "head": "output",
+        "head.linear": "output",
     }
 
 
 GPT2_NAMES: Names = {
     **names(),
-    "positions": "position_embd",
+    "embeddings.positions": "position_embd",
     "blocks.{}.attention.qkv": "blk.{}.attn_qkv",
     "blocks.{}.mlp.up": "blk.{}.ffn_up",
 }

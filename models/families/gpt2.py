@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from models.config import Bias, DecoderConfig, Head, Learned, Mlp, Norm
+from models.config import Bias, DecoderConfig, Head, Mlp, Norm
 from models.families.naming import Family, Layout, Stored
 from models.families.reading import ACTIVATIONS, choice, divided, number, refuse, whole
+from models.positions import Learned
 
 ONLY = {
     "scale_attn_weights": True,
@@ -37,7 +38,7 @@ def config(raw: Mapping[str, Any]) -> DecoderConfig:
         activation=choice(raw, "activation_function", ACTIVATIONS, "gelu_new"),
         positions=Learned(rows=rows),
         head=Head.TIED,
-        biases=frozenset(Bias),
+        biases=frozenset({Bias.QKV, Bias.ATTENTION_OUT, Bias.MLP}),
     )
 
 
@@ -45,8 +46,8 @@ FAMILY = Family(
     config=config,
     prefix="transformer.",
     names={
-        "words": "wte",
-        "positions": "wpe",
+        "embeddings.words": "wte",
+        "embeddings.positions": "wpe",
         "blocks.{}.attention_norm": "h.{}.ln_1",
         "blocks.{}.attention.qkv": Stored("h.{}.attn.c_attn", Layout.IN_OUT),
         "blocks.{}.attention.out": Stored("h.{}.attn.c_proj", Layout.IN_OUT),
@@ -57,4 +58,16 @@ FAMILY = Family(
     },
     ignored=("h.*.attn.bias", "h.*.attn.masked_bias"),  # the causal mask, as buffers
     head="lm_head.weight",
+    neutral=frozenset(
+        {
+            "attn_pdrop",
+            "n_ctx",
+            "reorder_and_upcast_attn",  # where the reference computes in float16
+            "summary_activation",
+            "summary_first_dropout",
+            "summary_proj_to_labels",
+            "summary_type",
+            "summary_use_proj",
+        }
+    ),
 )

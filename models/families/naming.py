@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-from models.config import DecoderConfig, EncoderConfig
+from models.config import Config
 
 
 class Layout(Enum):
@@ -15,9 +15,9 @@ class Layout(Enum):
 
     OUT_IN = "out_in"  # as torch does: [out, in]
     IN_OUT = "in_out"  # GPT-2's Conv1D: transpose it
-    ROTARY_PAIRS = (
-        "rotary_pairs"  # LLaMA in GGUF: rotated elements lie side by side; ours lie half a head apart
-    )
+    ROTARY_PAIRS = "rotary_pairs"  # turned elements lie side by side (GPT-J, GGUF); ours half a head apart
+    GROUPED_QKV = "grouped_qkv"  # for each key head its queries, its key, its value (GPT-NeoX, BLOOM, Falcon)
+    ROWS = "rows"  # a vector that is one row of ours: those whose number `*` stands for, in order
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,14 @@ class Stored:
     layout: Layout
 
 
-Source = str | Stored | tuple[str | Stored, ...]  # a tuple: rows of one tensor, to be stacked in this order
+@dataclass(frozen=True, slots=True)
+class Either:
+    """The first of these that the checkpoint has: spellings that changed, parts that only some have."""
+
+    sources: tuple[Source, ...]
+
+
+Source = str | Stored | Either | tuple[str | Stored, ...]  # a tuple: rows of one tensor, stacked in order
 Names = Mapping[str, Source]  # ours -> theirs; `{}` stands for the block's number
 
 
@@ -40,11 +47,10 @@ class Family:
     they end in such a suffix themselves, tensors.
     """
 
-    config: Callable[[Mapping[str, Any]], DecoderConfig | EncoderConfig]
+    config: Callable[[Mapping[str, Any]], Config]
     names: Names
     prefix: str = ""  # what some checkpoints of the family put before every name of the body
-    ignored: tuple[
-        str, ...
-    ] = ()  # patterns (fnmatch) of tensors that hold nothing of ours: buffers, other heads
+    ignored: tuple[str, ...] = ()  # patterns (fnmatch) of tensors that hold nothing of ours: buffers
+    neutral: frozenset[str] = frozenset()  # configuration keys that cannot change a result: see `neutral.py`
     head: str | None = None  # a language-model head of its own; a copy of the embeddings where it is tied
     suffixes: Mapping[str, str] = field(default_factory=dict)  # older spellings: {".gamma": ".weight"}

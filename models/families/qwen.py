@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from models.config import Bias, DecoderConfig
+from models.config import Bias, DecoderConfig, Norm, QueryKeyNorm
 from models.families import llama
 from models.families.naming import Family
 from models.families.reading import refuse
 
 ONLY = {"use_sliding_window": False}
+NEUTRAL = frozenset({"max_window_layers", "sliding_window"})  # of windows that are not used
 
 
 def qwen2(raw: Mapping[str, Any]) -> DecoderConfig:
@@ -22,10 +23,11 @@ def qwen2(raw: Mapping[str, Any]) -> DecoderConfig:
 def qwen3(raw: Mapping[str, Any]) -> DecoderConfig:
     refuse(raw, ONLY)
     # The published models state it; 128 is what the reference assumes of one that does not.
-    return replace(llama.config({"head_dim": 128, **raw}), architecture="qwen3", query_key_norm=True)
+    plain = llama.config(raw, head_dim=128)
+    return replace(plain, architecture="qwen3", query_key_norm=QueryKeyNorm(norm=Norm.RMS))
 
 
-QWEN2 = Family(config=qwen2, names=llama.NAMES, ignored=llama.BUFFERS, head="lm_head.weight")
+QWEN2 = Family(config=qwen2, names=llama.NAMES, ignored=llama.BUFFERS, head="lm_head.weight", neutral=NEUTRAL)
 QWEN3 = Family(
     config=qwen3,
     names={
@@ -35,4 +37,5 @@ QWEN3 = Family(
     },
     ignored=llama.BUFFERS,
     head="lm_head.weight",
+    neutral=NEUTRAL,
 )

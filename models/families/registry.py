@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from difflib import get_close_matches
 from typing import Any
 
+from models.config import Config
+from models.errors import UnsupportedModel
 from models.families import bert, distilbert, gguf, gpt2, llama, qwen, roberta
 from models.families.naming import Family
-from models.families.reading import choice
+from models.families.neutral import NEUTRAL
+from models.families.reading import Fields, choice
 
 FAMILIES: Mapping[str, Family] = {
     "bert": bert.FAMILY,
@@ -21,11 +25,37 @@ FAMILIES: Mapping[str, Family] = {
 }
 
 
-def family_of(raw: Mapping[str, Any]) -> Family:
-    """The family that a config.json (`model_type`) or GGUF metadata (`general.architecture`) names.
+def read(raw: Mapping[str, Any]) -> tuple[Family, Config]:
+    """The family that a config.json (`model_type`) or GGUF metadata (`general.architecture`) names, and what
+    it makes of the rest.
 
-    Raises UnsupportedModel naming it and those that there are.
+    Raises UnsupportedModel naming an architecture that is not there, with the nearest that is, or every key
+    that is not implemented.
     """
     if "general.architecture" in raw:
-        return choice(raw, "general.architecture", gguf.FAMILIES)
-    return choice(raw, "model_type", FAMILIES)
+        family = choice(raw, "general.architecture", gguf.FAMILIES)
+        return family, _config(family, raw)
+    fields = Fields(raw)
+    family = _named(fields.get("model_type"))
+    config = _config(family, fields)
+    unread = sorted(set(fields.unread()) - NEUTRAL - family.neutral)
+    if unread:
+        keys = ", ".join(f"`{key}` {raw[key]!r}" for key in unread)
+        raise UnsupportedModel(f"the model's configuration has {keys}: not supported for {raw['model_type']}")
+    return family, config
+
+
+def _config(family: Family, raw: Mapping[str, Any]) -> Config:
+    try:
+        return family.config(raw)
+    except ValueError as error:  # sizes that contradict each other
+        raise UnsupportedModel(f"the model's configuration: {error}") from error
+
+
+def _named(name: Any) -> Family:
+    if isinstance(name, str) and name in FAMILIES:
+        return FAMILIES[name]
+    near = get_close_matches(str(name), FAMILIES, n=1, cutoff=0.5)
+    nearest = f"; the nearest that is: {near[0]}" if near else ""
+    supported = ", ".join(FAMILIES)
+    raise UnsupportedModel(f"`model_type` is {name!r}, which is not supported{nearest} (all: {supported})")

@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from models.config import EncoderConfig, Learned
+from models.config import EncoderConfig
 from models.errors import UnsupportedModel
 from models.families import bert
 from models.families.naming import Family
 from models.families.reading import refuse, whole
+from models.positions import Learned
 
 ONLY = {"hidden_act": "gelu"}  # of the blocks; the head's is fixed, and ours share one
 

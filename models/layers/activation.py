@@ -35,9 +35,31 @@ def gelu_tanh(x: Tensor) -> Tensor:
     return (wide * 0.5 * (1 + bent.tanh())).to(x.dtype)
 
 
+def gelu_sigmoid(x: Tensor) -> Tensor:
+    """`gelu` with Φ approximated by a logistic function: x sigmoid(1.702 x) (the same paper, §2).
+
+    sigmoid(y) is (1 + tanh(y/2)) / 2.
+    """
+    wide = x.float()
+    return (wide * 0.5 * (1 + (wide * 0.851).tanh())).to(x.dtype)
+
+
+def relu_squared(x: Tensor) -> Tensor:
+    """max(x, 0)², element by element (So et al. 2021, arXiv 2109.08668)."""
+    return F.relu(x).square()
+
+
+def tanh(x: Tensor) -> Tensor:
+    """Element by element, in float32; the dtype stays."""
+    return x.float().tanh().to(x.dtype)
+
+
 FUNCTIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
     Activation.GELU: gelu,
     Activation.GELU_TANH: gelu_tanh,
+    Activation.GELU_SIGMOID: gelu_sigmoid,
     Activation.SILU: silu,
     Activation.RELU: F.relu,
+    Activation.RELU_SQUARED: relu_squared,
+    Activation.TANH: tanh,
 }

@@ -1,8 +1,14 @@
-"""Rows of a table, by number."""
+"""From token numbers to what goes into the first block."""
 
 from __future__ import annotations
 
-from torch import nn
+from torch import Tensor, nn
+
+from models.config import StackConfig
+from models.layers.linear import Linear
+from models.layers.norm import build_norm
+from models.layers.sinusoidal import SinusoidalEmbedding
+from models.positions import Learned, Sinusoidal
 
 
 class Embedding(nn.Embedding):
@@ -12,3 +18,53 @@ class Embedding(nn.Embedding):
         """Random rows; none on the meta device, where drawing nothing costs 1.2 s of imports."""
         if not self.weight.is_meta:
             super().reset_parameters()
+
+
+class LearnedPositions(Embedding):
+    """positions [T] -> [T, size], row p + offset of the table (Gehring et al. 2017)."""
+
+    def __init__(self, learned: Learned, size: int) -> None:
+        super().__init__(learned.rows, size)
+        self._offset = learned.offset
+
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(input + self._offset)
+
+
+def build_positions(positions: object, size: int) -> LearnedPositions | SinusoidalEmbedding | None:
+    """What is added to a token's vector to say where it is; None where nothing is."""
+    match positions:
+        case Learned():
+            return LearnedPositions(positions, size)
+        case Sinusoidal():
+            return SinusoidalEmbedding(positions, size)
+        case _:
+            return None
+
+
+class Embeddings(nn.Module):
+    """Vector of the token, scaled, projected, + vector of its place, normalised: whatever of it there is.
+
+    tokens [T], positions [T] -> [T, hidden]
+    """
+
+    def __init__(self, config: StackConfig, positions: object) -> None:
+        super().__init__()
+        size = config.embedding_size or config.hidden_size
+        self.words = Embedding(config.vocab_size, size)
+        self.project = Linear(size, config.hidden_size, bias=False) if config.embedding_size else None
+        self.positions = build_positions(positions, config.hidden_size)
+        self.norm = (
+            build_norm(config.norm, config.hidden_size, config.norm_eps) if config.embedding_norm else None
+        )
+        self._scale = config.embedding_scale
+
+    def forward(self, tokens: Tensor, positions: Tensor) -> Tensor:
+        hidden = self.words(tokens)
+        if self._scale != 1.0:
+            hidden = hidden * hidden.new_tensor(self._scale)  # rounded to the dtype, as Gemma was trained
+        if self.project is not None:
+            hidden = self.project(hidden)
+        if self.positions is not None:
+            hidden = hidden + self.positions(positions).to(hidden.dtype)
+        return hidden if self.norm is None else self.norm(hidden)

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.layers.lora import Mixing
+
 # The layout does not depend on how many rows this promises, so one fits every batch.
 _ROWS_HINT = 32
 
@@ -23,7 +25,7 @@ class Linear(nn.Linear):
         super().__init__(in_features, out_features, bias=bias)
         self._packed: Tensor | None = None
 
-    def forward(self, input: Tensor) -> Tensor:
+    def forward(self, input: Tensor, mixing: Mixing | None = None) -> Tensor:
         if self._packed is None:
             return super().forward(in_fours(input))[: len(input)]
         rows = never_alone(input)

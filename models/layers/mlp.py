@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from models.config import Activation
 from models.layers.activation import FUNCTIONS
 from models.layers.linear import Linear
+from models.layers.lora import Mixing
 
 
 class PlainMlp(nn.Module):
@@ -18,8 +19,8 @@ class PlainMlp(nn.Module):
         self.down = Linear(mlp_size, hidden_size, bias=bias)
         self._activate = FUNCTIONS[activation]
 
-    def forward(self, hidden: Tensor) -> Tensor:
-        return self.down(self._activate(self.up(hidden)))
+    def forward(self, hidden: Tensor, mixing: Mixing | None = None) -> Tensor:
+        return self.down(self._activate(self.up(hidden, mixing)), mixing)
 
 
 class GatedMlp(nn.Module):
@@ -34,6 +35,6 @@ class GatedMlp(nn.Module):
         self.down = Linear(mlp_size, hidden_size, bias=bias)
         self._activate = FUNCTIONS[activation]
 
-    def forward(self, hidden: Tensor) -> Tensor:
-        gate, up = self.gate_up(hidden).chunk(2, dim=-1)
-        return self.down(self._activate(gate) * up)
+    def forward(self, hidden: Tensor, mixing: Mixing | None = None) -> Tensor:
+        gate, up = self.gate_up(hidden, mixing).chunk(2, dim=-1)
+        return self.down(self._activate(gate) * up, mixing)

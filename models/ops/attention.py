@@ -6,13 +6,15 @@ generated one by one or recomputed in chunks. What that takes is said where it i
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.ops.paging import Paging, Tiles
+from models.layers.bias import ScoreBias
+from models.ops.paging import Paging, Sources, Tiles
 
 # Under torch's fused attention, oneDNN (bfloat16) and MKL (float32) take another kernel for three query rows
 # or fewer, with sums in another order, and may leave any remainder of a tile to it. Multiples of four never
@@ -21,71 +23,103 @@ _ROWS = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Sight:
+    """What the queries of a kind of layers see of the texts before them, and how scores are made.
+
+    `window`: how many tokens, the query's own included; None: all. `bias` is added to scores. `cap` bends
+    scores s to cap * tanh(s / cap), before the bias: Gemma 2 (arXiv 2408.00118, §2).
+    """
+
+    scale: float
+    window: int | None = None
+    bias: ScoreBias | None = None
+    cap: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TilePlan:
-    """What every layer needs for tiles of one shape."""
+    """What every layer of one kind needs for tiles of one shape."""
 
     tokens: Tensor  # [tiles * count]
     gather: Tensor  # [tiles * kv_heads * blocks] rows of the cache, seen as [num_blocks * kv_heads, …]
-    mask: Tensor  # [tiles, 1, rows, context] added to scores: 0, or minus infinity where a key is not seen
+    mask: Tensor  # [tiles, 1 or kv_heads, rows, context] added to scores: minus infinity where unseen
     keys: Tensor  # [tiles, kv_heads, context, head_dim] where every layer gathers its keys in turn:
     values: Tensor  # fresh memory for each would cost four times the gathering itself, in page faults
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttentionPlan:
-    """A `Paging`, worked out for the shape of one model. Built once a step, shared by its layers."""
+    """Who attends to what, worked out for the shape of one model. Built once a step, shared by its layers."""
 
-    slots: Tensor  # [T * kv_heads] rows of the cache, seen as [num_blocks * kv_heads * block_size, head_dim]
+    sight: Sight
     tiles: tuple[TilePlan, ...]
     restore: Tensor  # [T]
 
-    @classmethod
-    def build(
-        cls,
-        paging: Paging,
-        *,
-        heads: int,
-        kv_heads: int,
-        head_dim: int,
-        window: int | None,
-        dtype: torch.dtype,
-    ) -> AttentionPlan:
-        """`window`: how many tokens a query sees, itself included; None: all before it."""
-        heads_of = torch.arange(kv_heads, device=paging.blocks.device)
-        rows = paging.blocks[:, None] * kv_heads + heads_of
-        slots = rows * paging.block_size + paging.offsets[:, None]
-        tiles = []
-        for group in paging.groups:
-            count, blocks = group.tables.shape
-            shape = (count, kv_heads, blocks * paging.block_size, head_dim)
-            plan = TilePlan(
-                tokens=group.tokens.flatten(),
-                gather=(group.tables[:, None] * kv_heads + heads_of[:, None]).flatten(),
-                mask=_mask(group, heads // kv_heads, paging.block_size, window, dtype),
-                keys=torch.empty(shape, dtype=dtype, device=rows.device),
-                values=torch.empty(shape, dtype=dtype, device=rows.device),
-            )
-            tiles.append(plan)
-        return cls(slots=slots.flatten(), tiles=tuple(tiles), restore=paging.restore)
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    """Of one layer's attention: `heads` queries share `kv_heads` keys of `head_dim` elements."""
+
+    heads: int
+    kv_heads: int
+    head_dim: int
+    dtype: torch.dtype
 
 
-def attend(
-    query: Tensor, key: Tensor, value: Tensor, keys: Tensor, values: Tensor, plan: AttentionPlan
-) -> Tensor:
-    """Write this step's keys and values to the cache, then attend causally over each sequence's own.
+def plan(pages: Paging | Sources, shape: Shape, sights: Sequence[Sight]) -> tuple[AttentionPlan, ...]:
+    """A plan for each of `sights`. They differ in their masks only, and share the rest."""
+    shared = [_lay_out(group, pages.block_size, shape) for group in pages.groups]
+    return tuple(
+        AttentionPlan(
+            sight=sight,
+            tiles=tuple(
+                replace(tiles, mask=_mask(group, pages.block_size, shape, sight))
+                for tiles, group in zip(shared, pages.groups, strict=True)
+            ),
+            restore=pages.restore,
+        )
+        for sight in sights
+    )
 
-    Softmax(Q K^T / sqrt(head_dim)) V (Vaswani et al. 2017, eq. 1), query heads sharing key heads in groups.
 
-    query [T, heads, head_dim]; key, value [T, kv_heads, head_dim]; keys, values, the cache of one layer:
-    [num_blocks, kv_heads, block_size, head_dim]. -> [T, heads, head_dim]
+def places(blocks: Tensor, offsets: Tensor, block_size: int, kv_heads: int) -> Tensor:
+    """Where tokens with these blocks [T] and places within them [T] lie: [T * kv_heads] rows of a layer's
+    cache, seen as [num_blocks * kv_heads * block_size, head_dim]."""
+    rows = blocks[:, None] * kv_heads + torch.arange(kv_heads, device=blocks.device)
+    return (rows * block_size + offsets[:, None]).flatten()
+
+
+def write(cache: Tensor, rows: Tensor, new: Tensor) -> None:
+    """Keys or values `new` [T, kv_heads, head_dim] to `rows` (see `places`) of one layer's cache
+    [num_blocks, kv_heads, block_size, head_dim]."""
+    cache.view(-1, cache.shape[-1]).index_copy_(0, rows, new.flatten(0, 1))
+
+
+def attend(query: Tensor, keys: Tensor, values: Tensor, plan: AttentionPlan) -> Tensor:
+    """Attend to what the cache of one layer, [num_blocks, kv_heads, block_size, head_dim], has of each text.
+
+    Softmax(Q K^T * scale) V (Vaswani et al. 2017, eq. 1), query heads sharing key heads in groups.
+    query [T, heads, head_dim] -> [T, heads, head_dim]
     """
-    keys.view(-1, keys.shape[-1]).index_copy_(0, plan.slots, key.flatten(0, 1))
-    values.view(-1, values.shape[-1]).index_copy_(0, plan.slots, value.flatten(0, 1))
-    parts = [_attend_tiles(query, keys, values, tiles) for tiles in plan.tiles]
+    parts = [_attend_tiles(query, keys, values, tiles, plan.sight) for tiles in plan.tiles]
     return torch.cat(parts).index_select(0, plan.restore)
 
 
-def _attend_tiles(query: Tensor, keys: Tensor, values: Tensor, plan: TilePlan) -> Tensor:
+def _lay_out(group: Tiles, block_size: int, shape: Shape) -> TilePlan:
+    count, blocks = group.tables.shape
+    device = group.tables.device
+    heads = torch.arange(shape.kv_heads, device=device)
+    place = (count, shape.kv_heads, blocks * block_size, shape.head_dim)
+    return TilePlan(
+        tokens=group.tokens.flatten(),
+        gather=(group.tables[:, None] * shape.kv_heads + heads[:, None]).flatten(),
+        mask=torch.empty(0),
+        keys=torch.empty(place, dtype=shape.dtype, device=device),
+        values=torch.empty(place, dtype=shape.dtype, device=device),
+    )
+
+
+def _attend_tiles(query: Tensor, keys: Tensor, values: Tensor, plan: TilePlan, sight: Sight) -> Tensor:
     """-> [tiles * count, heads, head_dim]
 
     Query heads that share a key head are rows of one small matrix: keys are read once for all of them.
@@ -95,14 +129,24 @@ def _attend_tiles(query: Tensor, keys: Tensor, values: Tensor, plan: TilePlan) -
     taken = query.index_select(0, plan.tokens).view(tiles, -1, kv_heads, heads // kv_heads, size)
     folded = taken.transpose(1, 2).reshape(tiles, kv_heads, -1, size)
     real = folded.shape[2]
-    attended = F.scaled_dot_product_attention(
+    attended = _attend_rows(
         F.pad(folded, (0, 0, 0, plan.mask.shape[2] - real)),
         _gather(keys, plan.gather, plan.keys),
         _gather(values, plan.gather, plan.values),
-        attn_mask=plan.mask,
+        plan.mask,
+        sight,
     )
     unfolded = attended[:, :, :real].view(tiles, kv_heads, -1, heads // kv_heads, size)
     return unfolded.transpose(1, 2).reshape(-1, heads, size)
+
+
+def _attend_rows(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, sight: Sight) -> Tensor:
+    """query [tiles, kv_heads, rows, size], key and value [tiles, kv_heads, context, size] -> as query."""
+    if sight.cap is None:
+        return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=sight.scale)
+    scores = (query @ key.transpose(-1, -2)).float() * sight.scale
+    scores = (scores / sight.cap).tanh() * sight.cap + mask
+    return scores.softmax(dim=-1).to(value.dtype) @ value
 
 
 def _gather(cache: Tensor, rows: Tensor, place: Tensor) -> Tensor:
@@ -112,15 +156,31 @@ def _gather(cache: Tensor, rows: Tensor, place: Tensor) -> Tensor:
     return place
 
 
-def _mask(
-    group: Tiles, queries_per_key: int, block_size: int, window: int | None, dtype: torch.dtype
-) -> Tensor:
-    """[tiles, 1, rows, context]. Passed even where all is seen: without one, another kernel would run."""
+def _mask(group: Tiles, block_size: int, shape: Shape, sight: Sight) -> Tensor:
+    """[tiles, 1 or kv_heads, rows, context], rows padded to fours.
+
+    Passed even where all is seen: without one, another kernel would run. Padding sees the first token;
+    nobody reads its result. With a bias it is float32: distances have more digits than bfloat16.
+    """
     context = torch.arange(group.tables.shape[1] * block_size, device=group.tables.device)
-    rows = group.positions.repeat_interleave(queries_per_key, dim=1)
-    rows = F.pad(rows, (0, -rows.shape[1] % _ROWS))  # padding sees the first token; nobody reads its result
-    seen = context <= rows[..., None]
-    if window is not None:
-        seen &= context > rows[..., None] - window
-    mask = torch.zeros(seen.shape, dtype=dtype, device=seen.device)
-    return mask.masked_fill_(~seen, float("-inf"))[:, None]
+    seen = group.sees(context)  # [tiles, count, context]
+    if sight.window is not None:
+        seen &= context > group.positions[..., None] - sight.window
+    queries = shape.heads // shape.kv_heads
+    missing = -seen.shape[1] * queries % _ROWS
+    if sight.bias is None:
+        zeros = torch.zeros(seen.shape, dtype=shape.dtype, device=seen.device)
+        plain = zeros.masked_fill_(~seen, float("-inf"))
+        return _pad(plain.repeat_interleave(queries, dim=1)[:, None], missing)
+    biased = sight.bias(group.positions, context).masked_fill(~seen[:, None], float("-inf"))
+    grouped = biased.view(len(seen), shape.kv_heads, queries, *seen.shape[1:]).transpose(2, 3)
+    return _pad(grouped.flatten(2, 3), missing)
+
+
+def _pad(mask: Tensor, missing: int) -> Tensor:
+    """`missing` more rows that see the first key only."""
+    if not missing:
+        return mask
+    padding = mask.new_full((*mask.shape[:2], missing, mask.shape[3]), float("-inf"))
+    padding[..., 0] = 0
+    return torch.cat((mask, padding), dim=2)

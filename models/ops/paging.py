@@ -7,7 +7,7 @@ one sequence, from `start` on: one token of a sequence that is being generated, 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -29,12 +29,17 @@ class Tiles:
 
     tokens: Tensor  # [tiles, count] indices into the step's tokens
     positions: Tensor  # [tiles, count] their places in their sequences
+    last: Tensor  # [tiles, count] the last key that each of them may see
     tables: Tensor  # [tiles, blocks] blocks of the context, in order; padded by repeating the last
+
+    def sees(self, context: Tensor) -> Tensor:
+        """Keys at the places `context` [K] -> [tiles, count, K] bool."""
+        return context <= self.last[..., None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Paging:
-    """Built once a step, read by every layer."""
+    """How a decoder's own tokens lie. Built once a step, read by every layer."""
 
     block_size: int
     blocks: Tensor  # [T] the block that each token's key and value are written to
@@ -56,54 +61,111 @@ class Paging:
         Keys and values of its earlier tokens must be in the cache already. ValueError where a table is too
         short for its slice, or a slice is empty.
         """
-        _check(tables, starts, counts, block_size)
-        groups = _cut(tables, starts, counts, block_size)
-        built = tuple(_build_tiles(tiles, tables, blocks, device) for (_, blocks), tiles in groups.items())
-        order = torch.cat([group.tokens.flatten() for group in built])
-        restore = torch.empty_like(order)
-        restore[order] = torch.arange(len(order), device=device)
-        places = [
-            (table[position // block_size], position % block_size)
-            for table, start, count in zip(tables, starts, counts, strict=True)
-            for position in range(start, start + count)
+        ends = [start + count for start, count in zip(starts, counts, strict=True)]
+        _check(tables, ends, counts, block_size)
+        tiles = [
+            _Tile(piece.sequence, piece.first, starts[piece.sequence] + piece.skipped, piece.count, None)
+            for piece in _cut(counts)
         ]
-        written = torch.tensor(places, device=device)
+        groups = _group(tiles, tables, block_size, device)
+        blocks, offsets = _places(tables, starts, ends, block_size, device)
         return cls(
-            block_size=block_size,
-            blocks=written[:, 0],
-            offsets=written[:, 1],
-            groups=built,
-            restore=restore,
+            block_size=block_size, blocks=blocks, offsets=offsets, groups=groups, restore=_restore(groups)
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sources:
+    """Where the queries of a step find what an encoder said of their sources: all of them see all of it."""
+
+    block_size: int
+    groups: tuple[Tiles, ...]
+    restore: Tensor  # [T]
+
+    @classmethod
+    def build(
+        cls,
+        tables: Sequence[Sequence[int]],
+        lengths: Sequence[int],
+        counts: Sequence[int],
+        block_size: int,
+        device: torch.device,
+    ) -> Sources:
+        """Slice i's `counts[i]` queries see the `lengths[i]` tokens in blocks `tables[i]`.
+
+        ValueError where a table is too short for its source, or a slice or source is empty.
+        """
+        _check(tables, lengths, counts, block_size)
+        tiles = [
+            _Tile(piece.sequence, piece.first, piece.skipped, piece.count, lengths[piece.sequence])
+            for piece in _cut(counts)
+        ]
+        groups = _group(tiles, tables, block_size, device)
+        return cls(block_size=block_size, groups=groups, restore=_restore(groups))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Written:
+    """Where the keys and values of whole texts go that are computed at once: an encoder's, for a decoder."""
+
+    blocks: Tensor  # [T]
+    offsets: Tensor  # [T]
+
+    @classmethod
+    def build(
+        cls,
+        tables: Sequence[Sequence[int]],
+        lengths: Sequence[int],
+        block_size: int,
+        device: torch.device,
+    ) -> Written:
+        """Text i's `lengths[i]` tokens go to blocks `tables[i]`. ValueError where these are too few."""
+        _check(tables, lengths, lengths, block_size)
+        blocks, offsets = _places(tables, [0] * len(lengths), lengths, block_size, device)
+        return cls(blocks=blocks, offsets=offsets)
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """Some of a slice's queries."""
+
+    sequence: int  # index of the slice
+    first: int  # index of its first query among the step's tokens
+    skipped: int  # queries of the slice before it
+    count: int
 
 
 @dataclass(frozen=True, slots=True)
 class _Tile:
-    sequence: int  # index of its slice
-    first: int  # index of its first query among the step's tokens
-    position: int  # of that query in its sequence
+    sequence: int
+    first: int
+    position: int  # of the first query in its sequence
     count: int
+    seen: int | None  # how many keys each query sees; None: those up to its own
+
+    def padded_blocks(self, block_size: int) -> int:
+        context = self.position + self.count if self.seen is None else self.seen
+        longest = _CONTEXTS[-1]
+        padded = next((size for size in _CONTEXTS if context <= size), -(-context // longest) * longest)
+        return -(-padded // block_size)
 
 
-def _cut(
-    tables: Sequence[Sequence[int]], starts: Sequence[int], counts: Sequence[int], block_size: int
-) -> dict[tuple[int, int], list[_Tile]]:
-    """Cut slices into tiles, by (queries, padded blocks of context)."""
-    groups: dict[tuple[int, int], list[_Tile]] = defaultdict(list)
+def _cut(counts: Sequence[int]) -> Iterator[_Piece]:
     first = 0
-    for sequence, (start, count) in enumerate(zip(starts, counts, strict=True)):
+    for sequence, count in enumerate(counts):
         for skipped in range(0, count, _TILE):
-            queries = min(_TILE, count - skipped)
-            blocks = _padded_blocks(start + skipped + queries, block_size)
-            groups[queries, blocks].append(_Tile(sequence, first + skipped, start + skipped, queries))
+            yield _Piece(sequence, first + skipped, skipped, min(_TILE, count - skipped))
         first += count
-    return groups
 
 
-def _padded_blocks(context: int, block_size: int) -> int:
-    longest = _CONTEXTS[-1]
-    padded = next((size for size in _CONTEXTS if context <= size), -(-context // longest) * longest)
-    return -(-padded // block_size)
+def _group(
+    tiles: Sequence[_Tile], tables: Sequence[Sequence[int]], block_size: int, device: torch.device
+) -> tuple[Tiles, ...]:
+    """Tiles with as many queries and as many blocks of context, once padded, are computed together."""
+    groups: dict[tuple[int, int], list[_Tile]] = defaultdict(list)
+    for tile in tiles:
+        groups[tile.count, tile.padded_blocks(block_size)].append(tile)
+    return tuple(_build_tiles(alike, tables, blocks, device) for (_, blocks), alike in groups.items())
 
 
 def _build_tiles(
@@ -112,12 +174,43 @@ def _build_tiles(
     first = torch.tensor([tile.first for tile in tiles], device=device)
     position = torch.tensor([tile.position for tile in tiles], device=device)
     steps = torch.arange(tiles[0].count, device=device)
+    positions = position[:, None] + steps
     rows = [_pad(tables[tile.sequence], blocks) for tile in tiles]
     return Tiles(
         tokens=first[:, None] + steps,
-        positions=position[:, None] + steps,
+        positions=positions,
+        last=positions if tiles[0].seen is None else _ends(tiles, device).expand_as(positions),
         tables=torch.tensor(rows, device=device),
     )
+
+
+def _ends(tiles: Sequence[_Tile], device: torch.device) -> Tensor:
+    """[tiles, 1]"""
+    return torch.tensor([tile.seen - 1 for tile in tiles if tile.seen is not None], device=device)[:, None]
+
+
+def _restore(groups: Sequence[Tiles]) -> Tensor:
+    order = torch.cat([group.tokens.flatten() for group in groups])
+    restore = torch.empty_like(order)
+    restore[order] = torch.arange(len(order), device=order.device)
+    return restore
+
+
+def _places(
+    tables: Sequence[Sequence[int]],
+    starts: Sequence[int],
+    ends: Sequence[int],
+    block_size: int,
+    device: torch.device,
+) -> tuple[Tensor, Tensor]:
+    """The block of each token, and its place within it."""
+    places = [
+        (table[position // block_size], position % block_size)
+        for table, start, end in zip(tables, starts, ends, strict=True)
+        for position in range(start, end)
+    ]
+    written = torch.tensor(places, device=device)
+    return written[:, 0], written[:, 1]
 
 
 def _pad(table: Sequence[int], blocks: int) -> list[int]:
@@ -126,10 +219,10 @@ def _pad(table: Sequence[int], blocks: int) -> list[int]:
 
 
 def _check(
-    tables: Sequence[Sequence[int]], starts: Sequence[int], counts: Sequence[int], block_size: int
+    tables: Sequence[Sequence[int]], ends: Sequence[int], counts: Sequence[int], block_size: int
 ) -> None:
-    if not counts or min(counts) < 1:
+    if not counts or min(counts) < 1 or min(ends) < 1:
         raise ValueError(f"every slice needs at least one token; counts are {list(counts)}")
-    for table, start, count in zip(tables, starts, counts, strict=True):
-        if len(table) * block_size < start + count:
-            raise ValueError(f"{len(table)} blocks of {block_size} do not hold {start + count} tokens")
+    for table, end in zip(tables, ends, strict=True):
+        if len(table) * block_size < end:
+            raise ValueError(f"{len(table)} blocks of {block_size} do not hold {end} tokens")

@@ -15,9 +15,10 @@ from httpx import AsyncClient, Response
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from models.config import Activation, DecoderConfig, Head, Mlp, Norm, Rotary
+from models.config import Activation, DecoderConfig, Head, Mlp, Norm
 from models.decoder import Decoder
 from models.kv_cache import KVCache
+from models.positions import Rotary
 from server.api.limits import Limits
 from server.api.receipt_body import Receipt, SamplingRecord
 from server.api.receipts import receipt, seal

@@ -9,10 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.config import Activation, DecoderConfig, Head, Mlp, Norm, Rotary
+from models.config import Activation, DecoderConfig, Head, Mlp, Norm
 from models.decoder import Decoder
 from models.kv_cache import KVCache
 from models.layers.linear import prepack
+from models.positions import Rotary
 from server.execution.generation import DecoderRunner
 from server.request import Sampling
 from server.scheduling.plan import DecodeStep, Results, Scored, Slice

@@ -15,8 +15,11 @@ from models.layers.activation import FUNCTIONS
 TORCHS: dict[Activation, Callable[[Tensor], Tensor]] = {
     Activation.GELU: functional.gelu,
     Activation.GELU_TANH: lambda x: functional.gelu(x, approximate="tanh"),
+    Activation.GELU_SIGMOID: lambda x: x * (1.702 * x).sigmoid(),
     Activation.SILU: functional.silu,
     Activation.RELU: functional.relu,
+    Activation.RELU_SQUARED: lambda x: functional.relu(x) ** 2,
+    Activation.TANH: torch.tanh,
 }
 
 

@@ -9,14 +9,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.config import LinearScaling, Llama3Scaling, Rotary
 from models.invariance import keeps_its_bits
 from models.kv_cache import KVCache
 from models.layers.rotary import RotaryEmbedding, frequencies
 from models.ops import packed
-from models.ops.attention import AttentionPlan, attend
+from models.ops.attention import Shape, Sight, attend, places, plan, write
 from models.ops.packed import Packing
 from models.ops.paging import Paging
+from models.positions import LinearScaling, Llama3Scaling, Rotary
 from tests.models.paged import CPU
 from tests.models.test_batch_invariance import LLAMA
 
@@ -66,19 +66,17 @@ class Cached:
             self.block_size,
             CPU,
         )
-        plan = AttentionPlan.build(
-            paging,
-            heads=self.heads,
-            kv_heads=self.keys.shape[1],
-            head_dim=self.keys.shape[-1],
-            window=self.window,
-            dtype=self.dtype,
-        )
+        kv_heads, head_dim = self.keys.shape[1], self.keys.shape[-1]
+        shape = Shape(heads=self.heads, kv_heads=kv_heads, head_dim=head_dim, dtype=self.dtype)
+        (planned,) = plan(paging, shape, [Sight(scale=head_dim**-0.5, window=self.window)])
         query, key, value = (
             torch.cat([self.texts[text][part][start : start + count] for text, start, count in slices])
             for part in range(3)
         )
-        attended = attend(query, key, value, self.keys, self.values, plan)
+        written = places(paging.blocks, paging.offsets, self.block_size, kv_heads)
+        write(self.keys, written, key)
+        write(self.values, written, value)
+        attended = attend(query, self.keys, self.values, planned)
         return list(attended.split_with_sizes([count for _, _, count in slices]))
 
     def run(self, steps: list[list[Slice]]) -> list[Tensor]:

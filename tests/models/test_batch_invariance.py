@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
 
-from models.config import Activation, Bias, DecoderConfig, Head, Learned, Mlp, Norm, Rotary
+from models.config import Activation, Bias, DecoderConfig, Head, Local, Mlp, Norm, QueryKeyNorm
 from models.decoder import Decoder
 from models.invariance import keeps_its_bits
 from models.layers.linear import Linear, prepack, project
+from models.positions import Learned, Rotary
 from server.execution.device import is_batch_invariant
 from tests.models.paged import CPU, Session
 
@@ -57,10 +58,19 @@ GPT2 = DecoderConfig(
     activation=Activation.GELU_TANH,
     positions=Learned(rows=2048),
     head=Head.UNTIED,
-    biases=frozenset(Bias),
+    biases=frozenset({Bias.QKV, Bias.ATTENTION_OUT, Bias.MLP}),
 )
-MISTRAL = replace(LLAMA, architecture="mistral", heads=8, kv_heads=1, head_dim=80, window=100)
-QWEN3 = replace(LLAMA, architecture="qwen3", heads=4, kv_heads=2, head_dim=128, query_key_norm=True)
+MISTRAL = replace(
+    LLAMA,
+    architecture="mistral",
+    heads=8,
+    kv_heads=1,
+    head_dim=80,
+    local=Local(layers=frozenset(range(LLAMA.layers)), window=100),
+)
+QWEN3 = replace(
+    LLAMA, architecture="qwen3", heads=4, kv_heads=2, head_dim=128, query_key_norm=QueryKeyNorm(norm=Norm.RMS)
+)
 CONFIGS = [LLAMA, GPT2, MISTRAL, QWEN3]
 DTYPES = [torch.float32, torch.bfloat16]
 
@@ -106,7 +116,7 @@ def make_decoder(config: DecoderConfig, dtype: torch.dtype, *, packed: bool = Tr
 
 
 def open_session(decoder: Decoder) -> Session:
-    return Session(decoder, decoder.config, dtype=decoder.words.weight.dtype, num_blocks=512)
+    return Session(decoder, decoder.config, dtype=decoder.embeddings.words.weight.dtype, num_blocks=512)
 
 
 def tokens_of(length: int, seed: int) -> list[int]:

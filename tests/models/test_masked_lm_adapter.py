@@ -11,13 +11,14 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from models.adapter import CONFIG, WEIGHTS, Adapter, masked_lm, read_adapter
-from models.config import Activation, EncoderConfig, Learned
+from models.config import Activation, EncoderConfig
 from models.defaults.training.evaluate_masked_lm import first_five
 from models.defaults.training.masking import Special, hide, open_tokenizer, windows_of
 from models.encoder import Encoder
 from models.errors import BrokenCheckpoint, SourceUnreachable, WeightsMismatch
 from models.heads import MaskedLM
 from models.loading import LoadedEncoder, load
+from models.positions import Learned
 from models.weights.sources import MINILM, resolve
 from server.settings import Settings
 
