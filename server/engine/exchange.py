@@ -15,6 +15,7 @@ def to_sequence(command: Generate) -> Sequence:
     standing = command.standing
     return Sequence(
         id=command.id,
+        source=command.source,
         tokens=command.tokens,
         max_new_tokens=command.max_new_tokens,
         sampling=command.sampling,

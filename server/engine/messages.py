@@ -52,7 +52,10 @@ class Standing(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Generate(_Message, frozen=True):
-    """Continue `tokens` with `model`; every token comes back as it is sampled."""
+    """Continue `tokens` with `model`; every token comes back as it is sampled.
+
+    `source` is what the encoder of an encoder-decoder reads; `tokens` then begin the decoder's text.
+    """
 
     id: int
     model: str
@@ -64,6 +67,7 @@ class Generate(_Message, frozen=True):
     alternatives: int = 0
     prompt_alternatives: int | None = None
     grammar: Grammar | None = None
+    source: tuple[int, ...] = ()
 
 
 class FillMask(_Message, frozen=True):

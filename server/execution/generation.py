@@ -11,6 +11,7 @@ from torch import Tensor
 from models.decoder import Decoder
 from models.kv_cache import KVCache
 from server.execution.inputs import DecoderInputs, Readout, read_out
+from server.execution.passes import DecoderPass, EncoderDecoder, EncoderDecoderPass, Pass
 from server.execution.sampling import Drawn, Row, sample
 from server.execution.scores import score
 from server.scheduling.plan import DecodeStep, Results, Sampled, Scored, Step
@@ -28,11 +29,15 @@ class Matcher(Protocol):
 
 
 class DecoderRunner:
-    """A decoder, and the cache that its sequences' block numbers stand for."""
+    """A decoder, or an encoder-decoder, and the cache that its sequences' block numbers stand for."""
 
-    def __init__(self, decoder: Decoder, cache: KVCache, device: torch.device) -> None:
-        self._decoder = decoder
-        self._cache = cache
+    def __init__(self, model: Decoder | EncoderDecoder, cache: KVCache, device: torch.device) -> None:
+        self._pass: Pass = (
+            DecoderPass(model, cache)
+            if isinstance(model, Decoder)
+            else EncoderDecoderPass(model, cache, device)
+        )
+        self._block_size = cache.block_size
         self._device = device
         self._matchers = dict[int, Matcher]()
 
@@ -46,8 +51,8 @@ class DecoderRunner:
 
     def run(self, step: Step) -> Results:
         assert isinstance(step, DecodeStep)
-        inputs = DecoderInputs.build(step, block_size=self._cache.block_size, device=self._device)
-        hidden = self._decoder(inputs.tokens, inputs.positions, inputs.paging, self._cache)
+        inputs = DecoderInputs.build(step, block_size=self._block_size, device=self._device)
+        hidden = self._pass.compute(step, inputs)
         readouts = read_out(step)
         return Results(
             sampled=self._sample(hidden, [one for one in readouts if one.sampled]),
@@ -108,4 +113,4 @@ class DecoderRunner:
         return tuple(scored)
 
     def _logits(self, hidden: Tensor, rows: Sequence[int]) -> Tensor:
-        return self._decoder.logits(hidden.index_select(0, torch.tensor(rows, device=self._device)))
+        return self._pass.logits(hidden.index_select(0, torch.tensor(rows, device=self._device)))

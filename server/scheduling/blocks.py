@@ -49,9 +49,14 @@ class BlockPool:
     def blocks_for(self, num_tokens: int) -> int:
         return -(-num_tokens // self.block_size)
 
-    def name(self, chain: list[Prefix], tokens: Seq[int], salt: bytes, *, length: int) -> None:
-        """Add to `chain` the prefixes that it lacks, one for each full block of the first `length` tokens."""
-        self._names.extend(chain, tokens, salt, length=length)
+    def name(
+        self, chain: list[Prefix], tokens: Seq[int], salt: bytes, *, source: Seq[int] = (), length: int
+    ) -> None:
+        """Add to `chain` the prefixes that it lacks, one for each full block of the first `length` tokens.
+
+        Only texts of one `salt` and one `source` are found by each other.
+        """
+        self._names.extend(chain, tokens, salt, source=source, length=length)
 
     def take(self, count: int) -> list[int] | None:
         """Hold `count` blocks, forgetting what was unused longest; None, and nothing held, if too few."""

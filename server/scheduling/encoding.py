@@ -61,11 +61,11 @@ class EncodingLane:
         taken = list[Passage]()
         while budget > 0 and len(taken) < self._max_passages:
             passage = self._waiting.first()
-            if passage is None or (taken and len(passage.tokens) > budget):
+            if passage is None or (taken and passage.num_tokens > budget):
                 break
             taken.append(passage)
-            budget -= len(passage.tokens)
-            self._shares.charge(passage.tenant, PROMPT_WEIGHT * len(passage.tokens))
+            budget -= passage.num_tokens
+            self._shares.charge(passage.tenant, PROMPT_WEIGHT * passage.num_tokens)
             self._waiting.leave(passage.id)
             self._running[passage.id] = passage
         return EncodeStep(model=self._model, passages=tuple(taken)) if taken else None
@@ -80,4 +80,4 @@ class EncodingLane:
 
     def tokens_before(self, passage: Passage) -> int:
         """Tokens to compute until it is answered, if it joined now: its own, and of others before it."""
-        return self._waiting.tokens_before(passage) + len(passage.tokens)
+        return self._waiting.tokens_before(passage) + passage.num_tokens

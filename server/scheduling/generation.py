@@ -35,12 +35,17 @@ class GenerationLane:
         max_batch_tokens: int,
         max_sequences: int,
         speculation: bool = True,
+        sources: bool = False,
     ) -> None:
-        """At most `max_batch_tokens` a step and `max_sequences` at once; `speculation` turns drafts on."""
+        """At most `max_sequences` at once and, but for a single longer source, `max_batch_tokens` a step.
+
+        `speculation` turns drafts on. `sources`: whether this is the decoder of an encoder-decoder.
+        """
         self.blocks = blocks
         self.pace = DecoderPace()
         self._model = model
         self._max_batch_tokens = max_batch_tokens
+        self._sources = sources
         self._roster = Roster(blocks, max_sequences=max_sequences)
         self._drafting = Drafting() if speculation else None
         self._servings = count(1)
@@ -77,13 +82,14 @@ class GenerationLane:
         return id_ in self._roster
 
     def add(self, sequence: Sequence) -> None:
-        """Queue it. ValueError where it has no tokens, or could never finish: its longest possible text
-        must fit the pool alone."""
-        longest = sequence.prompt_length + sequence.max_new_tokens
-        if longest > self.blocks.num_tokens:
-            raise ValueError(f"{longest} tokens can never fit into {self.blocks.num_tokens} of KV cache")
+        """Queue it. ValueError where it has no tokens, has a source where the model takes none or none where
+        it does, or could never finish: its longest possible text must fit the pool alone, with its source."""
         if not sequence.tokens:
             raise ValueError("a sequence without tokens has nothing to continue")
+        if bool(sequence.source) != self._sources:
+            reason = "an encoder-decoder needs a source" if self._sources else "a decoder takes no source"
+            raise ValueError(f"{self._model}: {reason}")
+        self._check_room(sequence)
         self._roster.join(sequence)
 
     def remove(self, id_: int) -> Sequence | None:
@@ -128,12 +134,21 @@ class GenerationLane:
         """Prompt tokens to compute until its first token, if it joined now: its own that the cache lacks,
         and those of others before it."""
         running = sum(one.pending for one in self._roster.behind)
-        own = len(sequence.tokens) - len(self._roster.holdings.find(sequence)) * self.blocks.block_size
+        own = sequence.num_tokens - len(self._roster.holdings.find(sequence)) * self.blocks.block_size
         return self._roster.waiting.tokens_before(sequence) + running + own
 
     def steps_until_seat(self, sequence: Sequence) -> float:
         """If it joined now: each of the seats becomes free once an answer of usual length is written."""
         return self._roster.seats_short(sequence) * self._usual_output / self._roster.seats.capacity
+
+    def _check_room(self, sequence: Sequence) -> None:
+        longest = sequence.prompt_length + sequence.max_new_tokens
+        wanted = self.blocks.blocks_for(longest) + self.blocks.blocks_for(len(sequence.source))
+        if wanted > self.blocks.num_blocks:
+            source = f" and a source of {len(sequence.source)}" if sequence.source else ""
+            raise ValueError(
+                f"{longest} tokens{source} can never fit into {self.blocks.num_tokens} of KV cache"
+            )
 
     def _fair_step(self, rows: list[Sequence]) -> FairStep:
         alone = self._roster.shares.num_tenants < 2  # then nothing is limited, and nothing need be looked up
@@ -143,6 +158,7 @@ class GenerationLane:
     def _record(self, piece: Slice, results: Results) -> None:
         sequence = piece.sequence
         sequence.appended = 0
+        sequence.encoded = sequence.encoded or piece.encodes
         if sequence.prompt_alternatives is not None:
             sequence.scored = max(sequence.scored, min(piece.end, sequence.prompt_length - 1))
         if piece.samples:

@@ -16,7 +16,7 @@ class Holdings:
 
     def find(self, sequence: Sequence) -> list[int]:
         """The blocks that hold its text already, as far as it may use them. Nothing is held by this."""
-        self._pool.name(sequence.chain, sequence.tokens, sequence.salt, length=len(sequence.tokens))
+        self._name(sequence, length=len(sequence.tokens))
         return self._pool.find(sequence.chain[: self._findable(sequence)])
 
     def waits(self, sequence: Sequence, found: int) -> bool:
@@ -27,13 +27,21 @@ class Holdings:
         return name is not None
 
     def missing(self, sequence: Sequence, found: list[int]) -> int:
-        """How many blocks too few are free for all its tokens, given those found; 0 or less: it fits."""
-        wanted = self._pool.blocks_for(len(sequence.tokens)) - len(found)
+        """How many blocks too few are free for its source and all its tokens, given those found; 0 or less:
+        it fits."""
+        memory = self._pool.blocks_for(len(sequence.source))
+        wanted = memory + self._pool.blocks_for(len(sequence.tokens)) - len(found)
         return wanted + self._pool.count_idle(found) - self._pool.num_free
 
     def begin(self, sequence: Sequence, found: list[int]) -> None:
-        """It starts with the blocks found, and computes the rest of its text."""
+        """It starts with the blocks found, computes the rest of its text, and encodes its source.
+
+        There must be room: nothing is missing.
+        """
         self._pool.hold(found)
+        memory = self._pool.take(self._pool.blocks_for(len(sequence.source)))
+        assert memory is not None, "a seat was given without room for the source"
+        sequence.memory = memory
         sequence.blocks = list(found)
         sequence.computed = len(found) * self._pool.block_size
         self._in_flight.begin(sequence, sequence.chain[len(found) :])
@@ -60,7 +68,7 @@ class Holdings:
         full = range(since // self._pool.block_size, sequence.computed // self._pool.block_size)
         if not full:
             return waiters
-        self._pool.name(sequence.chain, sequence.tokens, sequence.salt, length=sequence.computed)
+        self._name(sequence, length=sequence.computed)
         for number in full:
             self._pool.remember(sequence.chain[number], sequence.blocks[number])
             waiters += self._in_flight.computed(sequence, sequence.chain[number])
@@ -68,9 +76,13 @@ class Holdings:
 
     def release(self, sequence: Sequence) -> list[Sequence]:
         """Give everything back. Returns who waited for what it has not computed."""
-        self._pool.give_back(sequence.blocks)
-        sequence.blocks = []
+        self._pool.give_back(sequence.held)
+        sequence.blocks, sequence.memory = [], []
+        sequence.encoded = False
         return self._in_flight.end(sequence)
+
+    def _name(self, sequence: Sequence, *, length: int) -> None:
+        self._pool.name(sequence.chain, sequence.tokens, sequence.salt, source=sequence.source, length=length)
 
     def _findable(self, sequence: Sequence) -> int:
         return sequence.findable // self._pool.block_size

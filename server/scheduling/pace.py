@@ -138,8 +138,8 @@ class EncoderPace:
 def _prompt_tokens_and_rows(step: DecodeStep) -> tuple[int, int]:
     tokens = rows = 0
     for piece in step.slices:
-        if piece.count - len(piece.draft) == 1:
-            rows += piece.count
+        if piece.streams:
+            rows += piece.num_tokens
         else:
-            tokens += piece.count
+            tokens += piece.num_tokens
     return tokens, rows

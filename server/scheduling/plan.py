@@ -15,12 +15,26 @@ class Slice:
 
     A `draft` guesses what comes after the sequence's own tokens: these are computed in the same pass, and
     as many of them stand as the sampler agrees with. `count` includes them.
+
+    One that `encodes` is the first since its sequence has a seat: before it the encoder runs over the whole
+    source, and what the decoder attends to goes to the blocks of `sequence.memory`.
     """
 
     sequence: Sequence
     start: int
     count: int
     draft: tuple[int, ...] = ()
+    encodes: bool = field(default=False, kw_only=True)
+
+    @property
+    def num_tokens(self) -> int:
+        """That are computed, the source included where this encodes it."""
+        return self.count + (len(self.sequence.source) if self.encodes else 0)
+
+    @property
+    def streams(self) -> bool:
+        """Whether this is a row of a stream, with its draft, rather than work on a prompt."""
+        return self.count - len(self.draft) == 1 and not self.encodes
 
     @property
     def end(self) -> int:
@@ -38,14 +52,14 @@ class Slice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecodeStep:
-    """One forward pass of a decoder over slices of its sequences."""
+    """One forward pass of a decoder over slices of its sequences, and of the encoder over new sources."""
 
     model: str
     slices: tuple[Slice, ...]
 
     @property
     def num_tokens(self) -> int:
-        return sum(piece.count for piece in self.slices)
+        return sum(piece.num_tokens for piece in self.slices)
 
     @property
     def ids(self) -> list[int]:

@@ -2,7 +2,8 @@
 
 A name is a link of a BLAKE2b chain, keyed by a secret of this process: nobody outside can choose two texts
 of one name, or tell from a name what the text was. The chain starts from a salt, so that a text is found
-again only by those of the same salt. And a name is never trusted alone: `same` compares the tokens.
+again only by those of the same salt; what a decoder computes depends on its source, too, so the source of an
+encoder-decoder is part of the salt. And a name is never trusted alone: `same` compares the tokens.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from array import array
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass
 from hashlib import blake2b
+
+SOURCE_BYTES = 32  # of its digest, which stands for a source without comparing its tokens
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,15 +49,31 @@ class PrefixNames:
         self._name_bytes = name_bytes
         self._secret = secrets.token_bytes(32)
 
-    def extend(self, chain: list[Prefix], tokens: Seq[int], salt: bytes, *, length: int) -> None:
-        """Add to `chain` what it lacks of the full blocks of the first `length` tokens."""
-        while (end := (len(chain) + 1) * self._block_size) <= length:
-            parent = chain[-1] if chain else None
-            chain.append(self._follow(parent, tuple(tokens[end - self._block_size : end]), salt))
+    def extend(
+        self, chain: list[Prefix], tokens: Seq[int], salt: bytes, *, source: Seq[int] = (), length: int
+    ) -> None:
+        """Add to `chain` what it lacks of the full blocks of the first `length` tokens.
 
-    def _follow(self, parent: Prefix | None, tokens: tuple[int, ...], salt: bytes) -> Prefix:
-        before = self._hash(salt, b"salt") if parent is None else parent.name
-        return Prefix(self._hash(before + array("q", tokens).tobytes(), b"block"), tokens, salt, parent)
+        `source`: the encoder's tokens, where the text follows from those, too.
+        """
+        while (end := (len(chain) + 1) * self._block_size) <= length:
+            text = tuple(tokens[end - self._block_size : end])
+            chain.append(self._follow(chain[-1], text) if chain else self._first(text, salt, source))
+
+    def _first(self, tokens: tuple[int, ...], salt: bytes, source: Seq[int]) -> Prefix:
+        apart = self._with_source(salt, source) if source else salt
+        return Prefix(self._name(self._hash(apart, b"salt"), tokens), tokens, apart, None)
+
+    def _follow(self, parent: Prefix, tokens: tuple[int, ...]) -> Prefix:
+        return Prefix(self._name(parent.name, tokens), tokens, parent.salt, parent)
+
+    def _with_source(self, salt: bytes, source: Seq[int]) -> bytes:
+        """The salt comes first, behind its length: no two pairs are written alike."""
+        content = len(salt).to_bytes(8, "big") + salt + array("q", source).tobytes()
+        return blake2b(content, digest_size=SOURCE_BYTES, key=self._secret, person=b"source").digest()
+
+    def _name(self, before: bytes, tokens: tuple[int, ...]) -> bytes:
+        return self._hash(before + array("q", tokens).tobytes(), b"block")
 
     def _hash(self, content: bytes, purpose: bytes) -> bytes:
         return blake2b(content, digest_size=self._name_bytes, key=self._secret, person=purpose).digest()

@@ -96,16 +96,16 @@ class Roster:
         reading, charged = Counter[str](), Counter[str]()
         for sequence in self.behind:
             reading[sequence.tenant] += sequence.pending
-            charged[sequence.tenant] += sequence.prompt_length
+            charged[sequence.tenant] += len(sequence.source) + sequence.prompt_length
         head = self._could_start()
         if head is not None:
-            reading[head.tenant] += len(head.tokens) - len(self.holdings.find(head)) * self._block_size
+            reading[head.tenant] += head.num_tokens - len(self.holdings.find(head)) * self._block_size
         least = min((self.shares.served(row.tenant) for row in self.rows), default=0.0)
         served = {tenant: self.shares.served(tenant) - PROMPT_WEIGHT * charged[tenant] for tenant in reading}
         return {tenant: tokens for tenant, tokens in reading.items() if served[tenant] <= least}
 
     def admit(self, sequence: Sequence) -> list[Sequence] | None:
-        """Give it a seat, and what the cache has of its text, if all its tokens fit.
+        """Give it a seat, blocks for its source, and what the cache has of its text, if all its tokens fit.
 
         Returns who was preempted for it; None where it has to go on waiting.
         """
@@ -148,7 +148,7 @@ class Roster:
         """A prompt is counted and charged once, however often it is preempted."""
         sequence.cached = sequence.computed
         self.cached_tokens += sequence.computed
-        self.shares.charge(sequence.tenant, PROMPT_WEIGHT * sequence.pending)
+        self.shares.charge(sequence.tenant, PROMPT_WEIGHT * (len(sequence.source) + sequence.pending))
 
     def _stand(self, sequence: Sequence) -> None:
         self.seats.stand(sequence)

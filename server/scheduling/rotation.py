@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping
 from collections.abc import Sequence as Seq
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from server.scheduling.fairness import max_min_shares
 from server.scheduling.pace import DecoderPace
@@ -71,13 +71,24 @@ class PromptBudget:
     tokens: int
     fair_tokens: int | None
     restricted: Callable[[str], bool]
+    untouched: bool = field(default=True, init=False)  # whether no prompt of this step has been begun
 
     def left(self, tenant: str) -> int:
         if self.fair_tokens is not None and self.restricted(tenant):
             return min(self.tokens, self.fair_tokens)
         return self.tokens
 
+    def affords(self, tenant: str, source: int) -> bool:
+        """Whether a prompt may be begun whose source, of so many tokens, has to be encoded whole.
+
+        One that is longer than what is left waits until it is the first work of a step, and overdraws that,
+        as a long passage does.
+        """
+        left = self.left(tenant)
+        return left > 0 and (source < left or self.untouched)
+
     def spend(self, tenant: str, tokens: int) -> None:
+        self.untouched = False
         self.tokens -= tokens
         if self.fair_tokens is not None and self.restricted(tenant):
             self.fair_tokens -= tokens

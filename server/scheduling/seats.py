@@ -84,8 +84,8 @@ class Seats:
             candidates.remove(victim)
             victims.append(victim)
             seated[victim.tenant] -= 1
-            given.update(victim.blocks)
-            missing_blocks -= self._blocks.count_freed(set(victim.blocks) - kept, given)
+            given.update(victim.held)
+            missing_blocks -= self._blocks.count_freed(set(victim.held) - kept, given)
         return victims
 
     def _next_victim(

@@ -10,11 +10,16 @@ from server.scheduling.prefix import Prefix
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Sequence:
-    """`tokens` is prompt + output; the KV cache holds the first `computed` of them, in `blocks`."""
+    """`tokens` is prompt + output; the KV cache holds the first `computed` of them, in `blocks`.
+
+    That of an encoder-decoder has a `source`, too: the encoder's tokens. What the decoder attends to of it is
+    in the blocks of `memory` once it is `encoded`, for as long as the sequence has its seat.
+    """
 
     id: int
     tokens: list[int]
     max_new_tokens: int  # 0: the prompt is only scored
+    source: tuple[int, ...] = ()
     sampling: Sampling = field(default_factory=Sampling)
     stop_tokens: frozenset[int] = frozenset()
     tenant: str = ""
@@ -26,6 +31,8 @@ class Sequence:
     constrained: bool = False  # by a grammar, which the runner holds
     computed: int = 0
     blocks: list[int] = field(default_factory=list)
+    memory: list[int] = field(default_factory=list)
+    encoded: bool = False
     cached: int | None = None  # tokens of the prompt found in the cache; None until it is admitted
     scored: int = 0  # tokens of the prompt whose log-probabilities have been reported
     surprise: float | None = None  # mirostat's running bound, in bits
@@ -39,6 +46,21 @@ class Sequence:
 
     def __post_init__(self) -> None:
         self.prompt_length = len(self.tokens)
+
+    @property
+    def num_tokens(self) -> int:
+        """Of source and text together: what it takes to compute it from nothing."""
+        return len(self.source) + len(self.tokens)
+
+    @property
+    def held(self) -> list[int]:
+        """Every block that it holds, each once."""
+        return [*self.blocks, *self.memory]
+
+    @property
+    def unencoded(self) -> int:
+        """Tokens of its source that the next step has to encode: all of them or none."""
+        return 0 if self.encoded else len(self.source)
 
     @property
     def pending(self) -> int:
@@ -80,3 +102,7 @@ class Passage:
     tenant: str = ""
     priority: int = 0
     deadline: float = float("inf")  # in the loop's clock
+
+    @property
+    def num_tokens(self) -> int:
+        return len(self.tokens)

@@ -63,7 +63,7 @@ class StepPlan:
 
     @property
     def _tokens_left(self) -> int:
-        return self._max_tokens - sum(piece.count for piece in self._slices.values())
+        return self._max_tokens - sum(piece.num_tokens for piece in self._slices.values())
 
     def _prompt_budget(self, fair: FairStep, max_tokens: int | None) -> PromptBudget:
         left, served = self._tokens_left, self._roster.shares.served
@@ -75,25 +75,32 @@ class StepPlan:
         )
 
     def _start(self, sequence: Sequence, budget: PromptBudget) -> bool:
-        """Whether it has a seat now, and its first chunk."""
-        if self._out_of_blocks or budget.left(sequence.tenant) <= 0:
+        """Whether it has a seat now, and its first chunk: nobody has a seat whose source is not encoded."""
+        if self._out_of_blocks or not budget.affords(sequence.tenant, sequence.unencoded):
             return False
         victims = self._roster.admit(sequence)
         if victims is None:
             return False
         for victim in victims:
             self._slices.pop(victim.id, None)
-        self._advance(sequence, budget)
+        self._read(sequence, budget)  # whatever is left for its tenant, now that this prompt is charged
         return True
 
     def _advance(self, sequence: Sequence, budget: PromptBudget) -> None:
-        """Plan its next chunk, if there is anything left for it, and it need not make room for others."""
-        if budget.left(sequence.tenant) <= 0 or not self._make_room(sequence):
+        """Plan its next chunk, if there is anything left for it."""
+        if budget.left(sequence.tenant) > 0:
+            self._read(sequence, budget)
+
+    def _read(self, sequence: Sequence, budget: PromptBudget) -> None:
+        """Plan at least a token of it, behind its source, unless it has to make room for others."""
+        if not self._make_room(sequence):
             return
-        size = min(sequence.pending, budget.left(sequence.tenant), self._holdings.room(sequence))
+        source = sequence.unencoded
+        left = max(1, budget.left(sequence.tenant) - source)
+        size = min(sequence.pending, left, self._holdings.room(sequence))
         self._holdings.grow(sequence, size)
         self._put(sequence, size)
-        budget.spend(sequence.tenant, size)
+        budget.spend(sequence.tenant, source + size)
 
     def _make_room(self, sequence: Sequence) -> bool:
         """Preempt others until it can grow by a token; False if it has to go itself, or already had to."""
@@ -107,4 +114,5 @@ class StepPlan:
         return False
 
     def _put(self, sequence: Sequence, size: int, draft: tuple[int, ...] = ()) -> None:
-        self._slices[sequence.id] = Slice(sequence, sequence.computed, size, draft)
+        encodes = sequence.unencoded > 0
+        self._slices[sequence.id] = Slice(sequence, sequence.computed, size, draft, encodes=encodes)

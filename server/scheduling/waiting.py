@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sized
+from collections.abc import Mapping
 from heapq import heappop, heappush, heapreplace
 from typing import Generic, Protocol, TypeVar
 
@@ -20,7 +20,7 @@ class Request(Protocol):
     @property
     def priority(self) -> int: ...
     @property
-    def tokens(self) -> Sized: ...
+    def num_tokens(self) -> int: ...
 
 
 Item = TypeVar("Item", bound=Request)
@@ -54,7 +54,7 @@ class WaitingLine(Generic[Item]):
         line = (-item.priority, item.tenant)
         self._items[item.id] = (arrival, item)
         self._requests[line] += 1
-        self._tokens[line] += len(item.tokens)
+        self._tokens[line] += item.num_tokens
         heappush(self._lines.setdefault(line, []), (arrival, item.id))
         if line not in self._places or arrival < self._places[line][2]:
             self._place(line, arrival)
@@ -65,14 +65,14 @@ class WaitingLine(Generic[Item]):
         if item is not None:
             line = (-item.priority, item.tenant)
             self._requests[line] -= 1
-            self._tokens[line] -= len(item.tokens)
+            self._tokens[line] -= item.num_tokens
             if not self._requests[line]:
                 del self._requests[line], self._tokens[line]
         return item
 
     def tokens_before(self, newcomer: Request) -> int:
         """How many tokens would be served before `newcomer`, if it joined now."""
-        return _before(newcomer, self._tokens, size=len(newcomer.tokens))
+        return _before(newcomer, self._tokens, size=newcomer.num_tokens)
 
     def requests_before(self, newcomer: Request) -> int:
         """How many requests would be served before `newcomer`, if it joined now."""

@@ -40,7 +40,10 @@ FORGOTTEN = 888  # what holds it has no results
 
 
 class CountingRunner:
-    """Continues every sequence with the next integer, in `step_s`; fails on any that holds `POISON`."""
+    """Continues every sequence with the next integer, in `step_s`; fails on any that holds `POISON`.
+
+    An encoder-decoder skips as many as its source's tokens are together.
+    """
 
     def __init__(self, *, step_s: float = 0.0) -> None:
         self._step_s = step_s
@@ -58,7 +61,7 @@ class CountingRunner:
             return Results(
                 sampled={
                     piece.sequence.id: Sampled(
-                        (Scored(piece.sequence.tokens[-1] + 1, -0.5),),
+                        (Scored(piece.sequence.tokens[-1] + 1 + sum(piece.sequence.source), -0.5),),
                         failure="lost" if LOST in piece.sequence.tokens else None,
                     )
                     for piece in step.slices
@@ -147,6 +150,7 @@ def running_loop(runner: CountingRunner, grammars: OneWord | None = None) -> Ite
     ours, theirs = socket.socketpair()
     lanes: dict[str, GenerationLane | EncodingLane] = {
         "gpt": GenerationLane("gpt", BlockPool(8, 4), max_batch_tokens=16, max_sequences=4),
+        "t5": GenerationLane("t5", BlockPool(8, 4), max_batch_tokens=16, max_sequences=4, sources=True),
         "bert": EncodingLane("bert", max_batch_tokens=16, max_passages=4),
     }
     thread = threading.Thread(target=Loop(theirs, Scheduler(lanes), runner, grammars or OneWord()).run)
@@ -176,6 +180,22 @@ def test_a_sequence_is_answered_token_by_token() -> None:
             messages.Sampled(1, (Scored(14, -0.5),), FinishReason.LENGTH),
         ]
         assert peer.quiet
+
+
+def test_an_encoder_decoder_gets_its_source() -> None:
+    with running_loop(CountingRunner()) as peer:
+        peer.send(Generate(1, "t5", [10], 2, Sampling(), [], source=(3, 4)))
+        answers = [peer.stepped().answers[0] for _ in range(2)]
+        assert answers == [
+            messages.Sampled(1, (Scored(18, -0.5),), None),
+            messages.Sampled(1, (Scored(26, -0.5),), FinishReason.LENGTH),
+        ]
+
+
+def test_a_request_without_the_source_that_its_model_needs_fails() -> None:
+    with running_loop(CountingRunner()) as peer:
+        peer.send(Generate(1, "t5", [10], 2, Sampling(), []))
+        assert peer.receive() == Failed([1], "t5: an encoder-decoder needs a source")
 
 
 def test_a_stop_token_ends_it() -> None:
@@ -239,7 +259,7 @@ def test_what_hung_up_does_not_stay_in_the_gauges() -> None:
         assert peer.stepped().load.running == 1
         assert peer.quiet
         assert peer.idle is not None
-        assert [load.running + load.blocks_used for load in peer.idle.loads] == [0, 0]
+        assert [load.running + load.blocks_used for load in peer.idle.loads] == [0, 0, 0]
 
 
 def test_a_failing_step_loses_its_requests_and_nothing_else(caplog: pytest.LogCaptureFixture) -> None:

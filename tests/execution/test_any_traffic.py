@@ -31,10 +31,11 @@ from server.scheduling.generation import GenerationLane
 from server.scheduling.plan import DecodeStep, Scored
 from server.scheduling.scheduler import Scheduler
 from server.scheduling.sequence import Sequence
+from tests.execution.listener import Listener
 from tests.execution.test_generation import CONFIG, CPU
 
 BLOCK_SIZE = 4
-LONGEST_PROMPT, LONGEST_OUTPUT = 28, 20
+LONGEST_PROMPT, LONGEST_OUTPUT, LONGEST_SOURCE = 28, 20, 12
 FEW = (3, 4, 5)  # who chooses among these says what was said before, so that guesses often stand
 HOT = 20.0  # the decoder is sure of itself: less would leave mirostat and drafts nothing to be wrong about
 SAMPLERS: tuple[dict[str, Any], ...] = (
@@ -68,6 +69,7 @@ class Alternating:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Device:
     blocks: int = 64
+    sources: bool = False  # whether it is the device of an encoder-decoder
     step_tokens: int = 64
     seats: int = 8
     speculation: bool = False
@@ -94,9 +96,9 @@ class Said:
     finish: FinishReason | None = None
 
 
-def traffic(chance: Random) -> list[Asked]:
+def traffic(chance: Random, *, sources: bool) -> list[Asked]:
     """Some requests of their own, then two more samples of the first."""
-    own = [request(chance) for _ in range(chance.randint(2, 5))]
+    own = [request(chance, sources=sources) for _ in range(chance.randint(2, 5))]
     sampling: Sampling = own[0]["sampling"]
     more = [own[0] | {"sampling": replace(sampling, sample=number)} for number in (1, 2)]
     return [
@@ -109,9 +111,11 @@ def traffic(chance: Random) -> list[Asked]:
     ]
 
 
-def request(chance: Random) -> dict[str, Any]:
+def request(chance: Random, *, sources: bool) -> dict[str, Any]:
     vocabulary, length = range(CONFIG.vocab_size), chance.randint(1, LONGEST_PROMPT)
+    source = chance.choices(vocabulary, k=chance.randint(1, LONGEST_SOURCE))
     return {
+        "source": tuple(source) if sources else (),
         "tokens": chance.choice([chance.choices(vocabulary, k=length), ([1, 2, 3, 4, 5] * 6)[:length]]),
         "max_new_tokens": chance.choice([0, 1, 12, LONGEST_OUTPUT, LONGEST_OUTPUT]),
         "sampling": Sampling(seed=chance.randint(0, 3), **chance.choice(SAMPLERS)),
@@ -122,10 +126,11 @@ def request(chance: Random) -> dict[str, Any]:
     }
 
 
-def some_device(chance: Random) -> Device:
-    """12 blocks hold the longest text alone."""
+def some_device(chance: Random, *, sources: bool) -> Device:
+    """12 blocks hold the longest text alone, 15 with its source."""
     return Device(
-        blocks=chance.choice([12, 14, 20]),
+        blocks=chance.choice([15, 17, 23] if sources else [12, 14, 20]),
+        sources=sources,
         step_tokens=chance.choice([3, 16, 64]),
         seats=chance.choice([1, 2, 8]),
         speculation=chance.random() < 0.7,
@@ -166,8 +171,9 @@ class Server:
             max_batch_tokens=device.step_tokens,
             max_sequences=device.seats,
             speculation=device.speculation,
+            sources=device.sources,
         )
-        self._decoding = DecoderRunner(decoder, cache, CPU)
+        self._decoding = DecoderRunner(Listener(decoder) if device.sources else decoder, cache, CPU)
         self._scheduler = Scheduler({"m": self._lane})
         self._runner = Runner({"m": self._decoding})
         self._step_s = device.step_s
@@ -209,14 +215,14 @@ class Server:
         return True
 
 
-@settings(max_examples=15, deadline=None)
-@given(seed=st.integers(0, 2**32))
-def test_every_text_and_score_is_what_it_is_alone(decoder: Decoder, seed: int) -> None:
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 2**32), sources=st.booleans())
+def test_every_text_and_score_is_what_it_is_alone(decoder: Decoder, seed: int, sources: bool) -> None:
     """The traffic is drawn from the seed: crowded as it is, it is worth more than what could be shrunk."""
-    asked = traffic(chance := Random(seed))
-    together = Server(decoder, some_device(chance)).serve(asked)
+    asked = traffic(chance := Random(seed), sources=sources)
+    together = Server(decoder, some_device(chance, sources=sources)).serve(asked)
     for one, said in zip(asked, together, strict=True):
-        (alone,) = Server(decoder, Device()).serve([replace(one, comes_at=0)])
+        (alone,) = Server(decoder, Device(sources=sources)).serve([replace(one, comes_at=0)])
         assert said == alone
         assert said.finish is not None
         if one.request["prompt_alternatives"] is not None:

@@ -25,7 +25,10 @@ def counter(tokens: Seq[int]) -> int:
 
 
 class Device:
-    """Keeps the tokens that each block holds, and answers from these alone, as a KV cache would."""
+    """Keeps the tokens that each block holds, and answers from these alone, as a KV cache would.
+
+    A source is in blocks, too: the model sees it before the text.
+    """
 
     def __init__(self, model: Model = counter, block_size: int = 4) -> None:
         self._model = model
@@ -45,17 +48,25 @@ class Device:
         )
 
     def _write(self, piece: Slice) -> None:
-        for place, token in enumerate(piece.tokens, start=piece.start):
-            block = piece.sequence.blocks[place // self._block_size]
-            self._cache[block, place % self._block_size] = token
+        if piece.encodes:
+            self._put(piece.sequence.memory, 0, piece.sequence.source)
+        self._put(piece.sequence.blocks, piece.start, piece.tokens)
+
+    def _put(self, table: Seq[int], start: int, tokens: Seq[int]) -> None:
+        for place, token in enumerate(tokens, start=start):
+            self._cache[table[place // self._block_size], place % self._block_size] = token
+
+    def _get(self, table: Seq[int], count: int) -> list[int]:
+        size = self._block_size
+        return [self._cache[table[place // size], place % size] for place in range(count)]
 
     def _sample(self, piece: Slice) -> Sampled:
         """Reads the whole context back from its blocks, whoever wrote it."""
-        blocks, size = piece.sequence.blocks, self._block_size
-        context = [self._cache[blocks[place // size], place % size] for place in range(piece.end)]
+        source = self._get(piece.sequence.memory, len(piece.sequence.source))
+        context = self._get(piece.sequence.blocks, piece.end)
         drawn = list[int]()
         for guess in (*piece.draft, None):
-            drawn.append(self._model(context[: piece.end - len(piece.draft) + len(drawn)]))
+            drawn.append(self._model([*source, *context[: piece.end - len(piece.draft) + len(drawn)]]))
             if drawn[-1] != guess:
                 break
         return Sampled(tuple(Scored(token, -1.0) for token in drawn))
@@ -80,7 +91,7 @@ def text_of(sequence: Sequence, model: Model) -> list[int]:
     """What it must end with, had it the device for itself and no tricks were played."""
     tokens = sequence.tokens[: sequence.prompt_length]
     for _ in range(sequence.max_new_tokens):
-        tokens.append(model(tokens))
+        tokens.append(model([*sequence.source, *tokens]))
         if tokens[-1] in sequence.stop_tokens:
             break
     return tokens

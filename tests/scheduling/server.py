@@ -15,7 +15,7 @@ TARGET_S = 0.05
 
 
 class Server:
-    """A scheduler with two decoders and two encoders, and a clock that its steps move on."""
+    """A scheduler with two decoders, an encoder-decoder, two encoders, and a clock that its steps move on."""
 
     def __init__(
         self, *, max_batch_tokens: int = 512, max_sequences: int = 32, encoder_pass_s: float = 0.0
@@ -29,8 +29,9 @@ class Server:
                 max_batch_tokens=max_batch_tokens,
                 max_sequences=max_sequences,
                 speculation=False,
+                sources=name == "t5",
             )
-            for name in ("gpt", "llama")
+            for name in ("gpt", "llama", "t5")
         }
         for name in ("bert", "minilm"):
             self.lanes[name] = EncodingLane(name, max_batch_tokens=max_batch_tokens, max_passages=64)
@@ -41,11 +42,18 @@ class Server:
         self.spent = dict.fromkeys(self.lanes, 0.0)
         self._next_id = 0
 
-    def stream(self, model: str = "gpt", *, tokens: int = 1, new: int = 1000, tenant: str = "") -> Sequence:
+    def stream(
+        self, model: str = "gpt", *, tokens: int = 1, new: int = 1000, source: int = 0, tenant: str = ""
+    ) -> Sequence:
+        """`source`: how many tokens of it the encoder-decoder reads before `tokens` of the decoder's text."""
         self._next_id += 1
         start = 10_000 * self._next_id
         sequence = Sequence(
-            id=self._next_id, tokens=[*range(start, start + tokens)], max_new_tokens=new, tenant=tenant
+            id=self._next_id,
+            tokens=[*range(start, start + tokens)],
+            source=(1,) * source,
+            max_new_tokens=new,
+            tenant=tenant,
         )
         self.scheduler.generate(model, sequence)
         return sequence
@@ -86,6 +94,9 @@ def warm(*, max_sequences: int = 32, encoder_pass_s: float = 0.0) -> Server:
         server.stream(model, tokens=90, new=6)
         server.step()
         server.stream(model, tokens=30, new=6)
+    for tokens in (200, 60, 90, 30):
+        server.stream("t5", source=tokens, new=6)
+        server.step()
     for model in ("bert", "minilm"):
         server.embed(model, tokens=200)
         server.embed(model, tokens=20, count=30)

@@ -1,7 +1,8 @@
 """Whatever comes, in whatever order: laws that hold for several models on one crowded device.
 
-Tenants, priorities, salts and deadlines; shared prefixes, drafts that stand and drafts that do not; aborts
-before, between and during steps, and steps that fail; memory for hardly more than one text.
+Tenants, priorities, salts and deadlines; shared prefixes, drafts that stand and drafts that do not; sources,
+some longer than a step; aborts before, between and during steps, and steps that fail; memory for hardly more
+than one text.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from server.scheduling.scheduler import Scheduler
 from server.scheduling.sequence import Passage, Sequence
 from tests.scheduling.device import Device, parrot, seconds, text_of
 
-LONGEST_PROMPT, LONGEST_ANSWER, LONGEST_PASSAGE = 20, 12, 40
+LONGEST_PROMPT, LONGEST_ANSWER, LONGEST_PASSAGE, LONGEST_SOURCE = 20, 12, 40, 30
 MAX_BATCH_TOKENS, MAX_SEQUENCES, MAX_PASSAGES = 24, 3, 4
 PATIENCE = 150  # steps of a lane in which a tenant may get nothing: far less than a queue of others takes
 
@@ -31,24 +32,31 @@ prompts = st.builds(
     st.lists(st.integers(0, 9), min_size=1, max_size=4),
 )
 tenants = st.sampled_from(["ann", "bob", "cyd"])
+sources = st.one_of(
+    st.sampled_from([(7, 8, 9), (7, 8, 8)]),
+    st.lists(st.integers(0, 9), min_size=1, max_size=LONGEST_SOURCE).map(tuple),
+)
 priorities = st.sampled_from([0, 0, 0, 1])
 timeouts = st.sampled_from([float("inf"), float("inf"), 0.3, 2.0])
 
 
 class Traffic(RuleBasedStateMachine):
-    """One scheduler over two decoders and an encoder, driven by whatever Hypothesis thinks of."""
+    """One scheduler over two decoders, an encoder-decoder and an encoder, driven by whatever Hypothesis
+    thinks of."""
 
     @initialize(block_size=st.integers(1, 5), spare=st.integers(0, 4), target_s=st.sampled_from([0.02, 0.1]))
     def start(self, block_size: int, spare: int, target_s: float) -> None:
-        num_blocks = -(-(LONGEST_PROMPT + LONGEST_ANSWER) // block_size) + spare
+        text = -(-(LONGEST_PROMPT + LONGEST_ANSWER) // block_size)
+        memory = -(-LONGEST_SOURCE // block_size)
         self.decoders = {
             name: GenerationLane(
                 name,
-                BlockPool(num_blocks, block_size, name_bytes=1),  # short enough to collide
+                BlockPool(num_blocks + spare, block_size, name_bytes=1),  # short enough to collide
                 max_batch_tokens=MAX_BATCH_TOKENS,
                 max_sequences=MAX_SEQUENCES,
+                sources=name == "t5",
             )
-            for name in ("gpt", "llama")
+            for name, num_blocks in {"gpt": text, "llama": text, "t5": text + memory}.items()
         }
         bert = EncodingLane("bert", max_batch_tokens=MAX_BATCH_TOKENS, max_passages=MAX_PASSAGES)
         self.scheduler = Scheduler({**self.decoders, "bert": bert}, itl_target_s=target_s)
@@ -60,8 +68,9 @@ class Traffic(RuleBasedStateMachine):
         self.next_id = 0
 
     @rule(
-        model=st.sampled_from(["gpt", "llama"]),
+        model=st.sampled_from(["gpt", "llama", "t5"]),
         prompt=prompts,
+        source=sources,
         new=st.integers(0, LONGEST_ANSWER),
         stops=st.sets(st.integers(0, 12), max_size=1),
         tenant=tenants,
@@ -75,6 +84,7 @@ class Traffic(RuleBasedStateMachine):
         self,
         model: str,
         prompt: list[int],
+        source: tuple[int, ...],
         new: int,
         stops: set[int],
         tenant: str,
@@ -88,6 +98,7 @@ class Traffic(RuleBasedStateMachine):
             sequence = Sequence(
                 id=self.next_id,
                 tokens=list(prompt),
+                source=source if model == "t5" else (),
                 max_new_tokens=new,
                 stop_tokens=frozenset(stops),
                 tenant=tenant,
@@ -147,7 +158,7 @@ class Traffic(RuleBasedStateMachine):
     @invariant()
     def blocks_add_up(self) -> None:
         for model, lane in getattr(self, "decoders", {}).items():
-            holders = Counter(block for one in self._sequences(model) for block in one.blocks)
+            holders = Counter(block for one in self._sequences(model) for block in one.held)
             pool = lane.blocks
             assert all(pool.holders(block) == holders[block] for block in range(pool.num_blocks))
             assert pool.num_free == pool.num_blocks - len(holders)
@@ -196,7 +207,7 @@ class Traffic(RuleBasedStateMachine):
         assert len(set(step.ids)) == len(step.ids)
         assert all(self.live[id_][0] == step.model for id_ in step.ids)
         if isinstance(step, DecodeStep):
-            assert 0 < step.num_tokens <= MAX_BATCH_TOKENS
+            self._check_budget(step)
             assert self.decoders[step.model].num_running <= MAX_SEQUENCES
             for piece in step.slices:
                 assert piece.start == piece.sequence.computed
@@ -206,6 +217,14 @@ class Traffic(RuleBasedStateMachine):
             assert len(step.passages) == 1 or step.num_tokens <= MAX_BATCH_TOKENS
             assert len(step.passages) <= MAX_PASSAGES
         self._check_that_nobody_starves(step)
+
+    def _check_budget(self, step: DecodeStep) -> None:
+        """A source is never cut: one too long for the step is read by itself, beside the rows of streams."""
+        assert step.num_tokens > 0
+        if step.num_tokens > MAX_BATCH_TOKENS:
+            (begun,) = (piece for piece in step.slices if not piece.streams)
+            assert begun.encodes
+            assert begun.count == 1
 
     def _check_that_nobody_starves(self, step: Step) -> None:
         """Among those of the highest priority, that is: it comes before fairness."""
@@ -242,7 +261,7 @@ class Traffic(RuleBasedStateMachine):
         """Before its end: what it has is the beginning of its text."""
         _, item = self.live.pop(id_)
         if isinstance(item, Sequence):
-            assert item.blocks == []
+            assert item.held == []
             assert item.tokens == text_of(item, parrot)[: len(item.tokens)]
 
     def _sequences(self, model: str) -> list[Sequence]:

@@ -68,7 +68,7 @@ def test_an_idle_lane_saves_nothing_up() -> None:
     assert all(seconds(step) <= 0.55 * TARGET_S for step in steps)
 
 
-def test_four_lanes_share_what_the_streams_leave_though_it_does_for_one_pass_a_round() -> None:
+def test_five_lanes_share_what_the_streams_leave_though_it_does_for_one_pass_a_round() -> None:
     server = warm()
     stream = server.stream(new=3000)
     server.step()
@@ -76,6 +76,8 @@ def test_four_lanes_share_what_the_streams_leave_though_it_does_for_one_pass_a_r
         server.embed(model, tokens=10, count=5000)
     server.stream("llama", tokens=6000)
     server.stream("gpt", tokens=6000)
+    for _ in range(300):
+        server.stream("t5", source=19, new=1)
     server.spent = dict.fromkeys(server.spent, 0.0)
     server.gaps(stream, 200)
     server.spent["gpt"] -= 200 * (STEP_S + ROW_S)
