@@ -1,0 +1,60 @@
+"""Tiny configurations in which, together, every optional field is used that LLaMA and its kin have."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import transformers
+
+SIZES: dict[str, Any] = {
+    "vocab_size": 97,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 256,
+    "bos_token_id": 0,
+    "eos_token_id": 1,
+    "pad_token_id": 1,
+}
+LLAMA3: dict[str, Any] = {
+    "rope_type": "llama3",
+    "rope_theta": 50_000.0,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 32,
+}
+LINEAR: dict[str, Any] = {"rope_type": "linear", "rope_theta": 10_000.0, "factor": 4.0}
+DYNAMIC: dict[str, Any] = {"rope_type": "dynamic", "rope_theta": 5_000.0, "factor": 3.0}
+YARN: dict[str, Any] = {
+    "rope_type": "yarn",
+    "rope_theta": 100.0,
+    "factor": 8.0,
+    "original_max_position_embeddings": 32,
+}
+
+
+def llama(**fields: Any) -> Callable[[], Any]:
+    return lambda: transformers.LlamaConfig(**SIZES | fields)
+
+
+CONFIGS: dict[str, Callable[[], Any]] = {
+    "gpt2, plain": lambda: transformers.GPT2Config(
+        vocab_size=97, n_positions=256, n_embd=32, n_layer=3, n_head=4, bos_token_id=0, eos_token_id=1
+    ),
+    "llama, grouped queries": llama(),
+    "llama, tied head": llama(tie_word_embeddings=True, rms_norm_eps=1e-3, hidden_act="gelu"),
+    "llama, biases, head size of its own": llama(attention_bias=True, mlp_bias=True, head_dim=24),
+    "llama, llama3 scaling": llama(rope_parameters=LLAMA3),
+    "llama, linear scaling": llama(rope_parameters=LINEAR),
+    "llama, dynamic scaling": llama(rope_parameters=DYNAMIC, max_position_embeddings=32),
+    "llama, YaRN": llama(rope_parameters=YARN),
+    "llama, YaRN, magnitude stated": llama(rope_parameters=YARN | {"attention_factor": 1.7, "beta_fast": 4}),
+    "llama, YaRN, magnitudes divided": llama(
+        rope_parameters=YARN | {"mscale": 2.0, "mscale_all_dim": 0.5, "beta_slow": 0.3}
+    ),
+    "llama, YaRN, parts of pairs": llama(rope_parameters=YARN | {"truncate": False, "rope_theta": 1000.0}),
+}
