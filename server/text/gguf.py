@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +11,10 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre
 from server.text.errors import TokenizerUnusable
 from server.text.gguf_metadata import read_metadata
 from server.text.presplit import LLAMA3_LIKE, presplit
+from server.text.sentencepiece import SPACE, merges_of
 from server.text.vocabulary import Vocabulary, surround
 
 _NORMAL, _CONTROL, _USER_DEFINED = 1, 3, 4  # of `tokenizer.ggml.token_type`
-_SPACE = "\u2581"  # how SentencePiece writes a space
 
 _ROLES = {
     "bos_token": "bos_token_id",
@@ -85,28 +85,16 @@ def _sentence_piece(facts: Mapping[str, Any]) -> Tokenizer:
     """BPE over characters, bytes where there is no token for one (Kudo & Richardson 2018)."""
     ids = {token: id_ for id_, token in enumerate(facts["tokens"])}
     unknown = facts["tokens"][facts["unknown_token_id"]] if "unknown_token_id" in facts else None
-    merges = _merges(facts["tokens"], facts["scores"], ids)
+    merges = merges_of(dict(zip(facts["tokens"], facts["scores"], strict=True)))
     bpe = models.BPE(vocab=ids, merges=merges, unk_token=unknown, fuse_unk=True, byte_fallback=True)
     backend = Tokenizer(bpe)
     prefixed = facts.get("add_space_prefix", True)
     backend.pre_tokenizer = pre_tokenizers.Metaspace(
-        replacement=_SPACE, prepend_scheme="first" if prefixed else "never", split=False
+        replacement=SPACE, prepend_scheme="first" if prefixed else "never", split=False
     )
-    steps = [decoders.Replace(_SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
+    steps = [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
     backend.decoder = decoders.Sequence([*steps, decoders.Strip(" ", 1, 0)] if prefixed else steps)
     return backend
-
-
-def _merges(tokens: Sequence[str], scores: Sequence[float], ids: Mapping[str, int]) -> list[tuple[str, str]]:
-    """Every way to put a token together from two others, the best token first, as SentencePiece would."""
-    merges = [
-        (score, token[:cut], token[cut:])
-        for token, score in zip(tokens, scores, strict=True)
-        for cut in range(1, len(token))
-        if token[:cut] in ids and token[cut:] in ids
-    ]
-    merges.sort(key=lambda merge: (-merge[0], -len(merge[1]), -len(merge[2])))
-    return [(left, right) for _, left, right in merges]
 
 
 def _word_piece(facts: Mapping[str, Any]) -> Tokenizer:
@@ -123,7 +111,7 @@ def _word_piece(facts: Mapping[str, Any]) -> Tokenizer:
 def _as_word_piece(token: str) -> str:
     if token.startswith("[") and token.endswith("]"):
         return token
-    return token.removeprefix(_SPACE) if token.startswith(_SPACE) else f"##{token}"
+    return token.removeprefix(SPACE) if token.startswith(SPACE) else f"##{token}"
 
 
 def _add_tokens(backend: Tokenizer, facts: Mapping[str, Any]) -> None:

@@ -14,6 +14,7 @@ from server.text.chat import ChatTemplate
 from server.text.errors import TokenizerUnusable
 from server.text.folder import read_folder
 from server.text.gguf import read_gguf
+from server.text.languages import Languages, Place
 from server.text.spelling import clean_up, spelling_of
 from server.text.vocabulary import Vocabulary
 
@@ -46,15 +47,16 @@ class Tokenizer:
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         """Raises ValueError for a decoder that is not implemented, jinja2.TemplateSyntaxError."""
+        self._vocabulary = vocabulary
         self._backend = vocabulary.backend
+        self._languages = vocabulary.languages
         self._names = dict(vocabulary.names)
         self._cleans_up = vocabulary.cleans_up
         self._spell = spelling_of(vocabulary.backend)
-        added = vocabulary.backend.get_added_tokens_decoder()
-        self._special = {id_: token.content for id_, token in added.items() if token.special}
+        self._special = vocabulary.special_tokens()
         template = vocabulary.chat_template
         self._template = None if template is None else ChatTemplate(template, self._names)
-        self.vocab_size: int = vocabulary.backend.get_vocab_size(with_added_tokens=True)
+        self.vocab_size: int = vocabulary.size
         self.eos_ids: frozenset[int] = vocabulary.stop_ids | self._ends_of_turn()
 
     @property
@@ -73,16 +75,53 @@ class Tokenizer:
     def has_chat_template(self) -> bool:
         return self._template is not None
 
-    def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
-        """Token ids. A special token spelled out in the text becomes that token, as in transformers."""
-        return self._backend.encode(text, add_special_tokens=add_special_tokens).ids
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """The codes that `source_language` and `target_language` may be; none for most tokenizers."""
+        return () if self._languages is None else tuple(self._languages.ids)
+
+    @property
+    def target_leads_the_source(self) -> bool:
+        """Whether the encoder reads the target's language (Marian), and no decoder begins with it."""
+        return self._languages is not None and self._languages.place is Place.TARGET_FIRST
+
+    @property
+    def target_is_the_start(self) -> bool:
+        """Whether the decoder starts from the target's language (mBART), not from a start token before it."""
+        return self._languages is not None and self._languages.target_is_the_start
+
+    def target_language_id(self, code: str) -> int:
+        """The token of a language to translate into: the first that the decoder writes after its start.
+
+        But it is the start itself where `target_is_the_start`, and where `target_leads_the_source`, the
+        encoder reads it. Raises InvalidRequest.
+        """
+        return self._known_languages("tgt_lang").id_of(code, parameter="tgt_lang")
+
+    def encode(
+        self,
+        text: str,
+        add_special_tokens: bool = True,
+        *,
+        source_language: str | None = None,
+        target_language: str | None = None,
+    ) -> list[int]:
+        """Token ids. A special token spelled out in the text becomes that token, as in transformers.
+
+        The languages are those of a translation, for what stands around its source; without one given, it is
+        the folder's own. Raises InvalidRequest for one that there is not.
+        """
+        before, after = self._around(add_special_tokens, source_language, target_language)
+        encoding = self._backend.encode(text, add_special_tokens=self._surrounds(add_special_tokens))
+        return [*before, *self._vocabulary.ids_of(encoding), *after]
 
     def encode_with_offsets(self, text: str, add_special_tokens: bool = True) -> list[TokenSpan]:
         """As `encode`, with the place of each token in the text, in characters."""
-        encoding = self._backend.encode(text, add_special_tokens=add_special_tokens)
-        return [
-            self._span(text, id_, *place) for id_, place in zip(encoding.ids, encoding.offsets, strict=True)
-        ]
+        before, after = self._around(add_special_tokens, None, None)
+        encoding = self._backend.encode(text, add_special_tokens=self._surrounds(add_special_tokens))
+        ids = [*before, *self._vocabulary.ids_of(encoding), *after]
+        places = [*[(0, 0)] * len(before), *encoding.offsets, *[(0, 0)] * len(after)]
+        return [self._span(text, id_, *place) for id_, place in zip(ids, places, strict=True)]
 
     def decode(self, ids: Iterable[int], skip_special_tokens: bool = True) -> str:
         """The text of these tokens. Bytes that are no UTF-8 are U+FFFD; unknown ids are nothing."""
@@ -98,7 +137,7 @@ class Tokenizer:
 
     def spell(self, id_: int, *, first: bool) -> bytes:
         """What one token adds to a text, in UTF-8. `first`: no token came before it."""
-        token = self._backend.id_to_token(id_)
+        token = self._vocabulary.token_of(id_)
         return b"" if token is None else self._spell(token, first)
 
     def token_text(self, id_: int) -> str:
@@ -134,12 +173,34 @@ class Tokenizer:
         )
 
     def _id(self, role: str) -> int | None:
-        return self._backend.token_to_id(self._names[role]) if role in self._names else None
+        return self._vocabulary.id_of(self._names[role]) if role in self._names else None
+
+    def _surrounds(self, add_special_tokens: bool) -> bool:
+        """Whether the backend puts special tokens around a text: what depends on a request, it cannot."""
+        return add_special_tokens and self._languages is None
+
+    def _around(
+        self, add_special_tokens: bool, source: str | None, target: str | None
+    ) -> tuple[list[int], list[int]]:
+        if self._languages is None:
+            for code, parameter in ((source, "src_lang"), (target, "tgt_lang")):
+                if code is not None:
+                    self._known_languages(parameter)
+            return [], []
+        around = self._languages.around(source, target)
+        return around if add_special_tokens else ([], [])
+
+    def _known_languages(self, parameter: str) -> Languages:
+        if self._languages is None:
+            raise InvalidRequest(
+                f"`{parameter}` cannot be given: this model's tokenizer has no languages", parameter=parameter
+            )
+        return self._languages
 
     def _ends_of_turn(self) -> frozenset[int]:
         if self._template is None:
             return frozenset()
-        ids = (self._backend.token_to_id(name) for name in _END_OF_TURN if name in self._template.source)
+        ids = (self._vocabulary.id_of(name) for name in _END_OF_TURN if name in self._template.source)
         return frozenset(id_ for id_ in ids if id_ is not None and self.is_special(id_))
 
     def _span(self, text: str, id_: int, start: int, stop: int) -> TokenSpan:

@@ -43,6 +43,15 @@ def save_gpt2_files(folder: Path) -> Path:
     return folder
 
 
+def save_roberta_files(folder: Path) -> dict[str, int]:
+    """The files' vocabulary."""
+    vocabulary: dict[str, int] = json.loads((save_gpt2_files(folder) / "vocab.json").read_text())
+    for name in ("<s>", "<pad>", "</s>", "<unk>", "<mask>"):
+        vocabulary[name] = len(vocabulary)
+    (folder / "vocab.json").write_text(json.dumps(vocabulary))
+    return vocabulary
+
+
 def save_bert_files(folder: Path, *, lower: bool) -> Path:
     ids = sorted(word_piece().get_vocab().items(), key=lambda item: item[1])
     (folder / "vocab.txt").write_text("\n".join(token for token, _ in ids) + "\n", encoding="utf-8")
@@ -136,10 +145,7 @@ def test_the_older_bpe_files_give_what_transformers_makes_of_them(tmp_path: Path
 
 
 def test_the_older_roberta_files_put_their_own_tokens_around(tmp_path: Path) -> None:
-    vocabulary = json.loads((save_gpt2_files(tmp_path) / "vocab.json").read_text())
-    for name in ("<s>", "<pad>", "</s>", "<unk>", "<mask>"):
-        vocabulary[name] = len(vocabulary)
-    (tmp_path / "vocab.json").write_text(json.dumps(vocabulary))
+    vocabulary = save_roberta_files(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "roberta"}))
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "RobertaTokenizer"}))
     # From these files alone, transformers 5 forgets that RoBERTa's mask takes the space before it along.
