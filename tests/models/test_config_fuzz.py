@@ -1,0 +1,140 @@
+"""No field of a `config.json` is ignored: what transformers makes of it we make too, or refuse by name.
+
+Each field of a small configuration of each family is given other values. Where transformers builds a model of
+the changed file, either `load` refuses it with a message that names the field, or both compute the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Set
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+import torch
+
+from models.config import Activation
+from models.errors import UnsupportedModel
+from models.families import reading
+from models.families.neutral import NEUTRAL, RUNNING
+from models.families.registry import FAMILIES, read
+from models.loading import load
+from tests.models.mutations import Raw, mutations
+from tests.models.oracles import SUBJECTS, Failed, Subject, save
+from tests.models.paged import CPU
+
+# Fields that say what the file is: another value makes it another file.
+IDENTITY = {"architectures", "model_type", "transformers_version", "_name_or_path", "dtype"}
+# Where a refusal may name a key that goes with the field instead.
+RELATED: Mapping[str, tuple[str, ...]] = {
+    "rope_parameters": ("rope_scaling", "rope_theta", "rope_type", "partial_rotary_factor"),
+    "rope_scaling": ("rope_parameters",),
+}
+
+
+def cases() -> Iterator[Any]:
+    for name, family in FAMILIES.items():
+        if name in SUBJECTS:
+            subject = SUBJECTS[name]
+            for field in sorted(subject.fields.keys() - IDENTITY - NEUTRAL - family.neutral):
+                yield pytest.param(subject, field, id=f"{name}-{field}")
+
+
+def complaint(subject: Subject, field: str, raw: Raw) -> str | None:
+    """What is wrong with how we take `raw`, whose `field` was changed; None where nothing is."""
+    refusal = refusal_of(raw)
+    if refusal is not None and names(refusal, field):
+        return None
+    try:
+        oracle = subject.oracle(raw)
+        expected = subject.expected(oracle)
+    except Failed:
+        return None
+    if refusal is not None:
+        return f"refused without naming it: {refusal}"
+    with TemporaryDirectory() as folder:
+        save(oracle, raw, Path(folder))
+        try:
+            loaded = load(Path(folder), device=CPU, dtype=torch.float32)
+        except UnsupportedModel as error:
+            return None if names(error, field) else f"refused without naming it: {error}"
+        except Exception as error:
+            return f"{type(error).__name__}: {error}"
+    return difference(expected, subject.actual(loaded))
+
+
+def refusal_of(raw: Raw) -> UnsupportedModel | None:
+    try:
+        read(raw)
+    except UnsupportedModel as error:
+        return error
+    return None
+
+
+def names(refusal: UnsupportedModel, field: str) -> bool:
+    return any(f"`{name}`" in str(refusal) for name in (field, *RELATED.get(field, ())))
+
+
+def difference(expected: torch.Tensor, actual: torch.Tensor) -> str | None:
+    if torch.allclose(actual, expected, atol=1e-4, rtol=1e-5):
+        return None
+    return f"computes something else: they differ by {(actual - expected).abs().max():.1e}"
+
+
+def with_others(raw: Raw, fields: Raw, wanted: Set[str]) -> Raw:
+    """`raw` with every one of these fields changed that can be changed without being nonsense."""
+    changed = {field: _another(fields[field]) for field in wanted & fields.keys()}
+    return {**raw, **{field: value for field, value in changed.items() if value is not None}}
+
+
+def _another(value: Any) -> Any:
+    match value:
+        case bool():
+            return not value
+        case int():  # the number of a token, mostly
+            return value + 2
+        case float():  # a probability, mostly
+            return value / 2 + 0.25
+    return None
+
+
+@pytest.mark.parametrize(("subject", "field"), list(cases()))
+def test_what_transformers_takes_is_computed_alike_or_refused_by_name(subject: Subject, field: str) -> None:
+    found = {
+        change: complaint(subject, field, raw)
+        for change, raw in mutations(subject.raw, field, subject.fields[field])
+    }
+    assert [f"{field} {change}: {wrong}" for change, wrong in found.items() if wrong] == []
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_configuration_that_is_changed_is_itself_computed_alike(family: str) -> None:
+    subject = SUBJECTS[family]
+    subject.expected(subject.oracle(subject.raw))  # or every case would pass as one that transformers refuses
+    assert complaint(subject, "", subject.raw) is None
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_fields_that_are_called_neutral_change_nothing(family: str) -> None:
+    subject = SUBJECTS[family]
+    neutral = (NEUTRAL | FAMILIES[family].neutral) - RUNNING - IDENTITY
+    raw = with_others(subject.raw, subject.fields, neutral)
+    subject.expected(subject.oracle(raw))
+    assert complaint(subject, "", raw) is None
+
+
+def test_a_result_that_is_silently_another_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(reading.ACTIVATIONS, "relu", Activation.SILU)
+    subject = SUBJECTS["llama"]
+    wrong = complaint(subject, "hidden_act", {**subject.raw, "hidden_act": "relu"})
+    assert wrong is not None
+    assert "something else" in wrong
+
+
+def test_a_refusal_that_does_not_name_the_field_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(reading.ACTIVATIONS, "relu")
+    subject = SUBJECTS["llama"]
+    wrong = complaint(subject, "mlp_bias", {**subject.raw, "hidden_act": "relu"})
+    assert wrong is not None
+    assert "without naming it" in wrong
