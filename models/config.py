@@ -86,6 +86,17 @@ class Local:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Sharing:
+    """`groups` of layers that follow each other, each group with one set of weights: ALBERT.
+
+    A layer runs its group's `blocks` one after the other.
+    """
+
+    groups: int
+    blocks: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StackConfig:
     """What every stack of blocks has, whichever way it looks. `scale` multiplies the scores of attention;
     None: 1 / sqrt(head size).
@@ -139,24 +150,22 @@ class DecoderConfig(StackConfig):
         """ValueError where the sizes contradict each other."""
         if self.heads % self.kv_heads:
             raise ValueError(f"{self.heads} query heads cannot share {self.kv_heads} key heads evenly")
-        for rotary in self.rotaries:
-            size = self.head_dim if rotary.size is None else rotary.size
-            if size % 2 or not 0 < size <= self.head_dim:
-                raise ValueError(f"rotary positions cannot turn pairs of {size} of {self.head_dim} elements")
+        _check_rotaries(self.rotaries, self.head_dim)
 
     @property
     def rotaries(self) -> tuple[Rotary, ...]:
         """That of the layers that see everything, and that of the local ones."""
-        local = self.local.rotary if self.local else None
-        return tuple(one for one in (self.positions, local) if isinstance(one, Rotary))
+        return _rotaries(self.positions, self.local)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncoderConfig(StackConfig):
     """A bidirectional encoder: BERT (Devlin et al. 2018) unless told otherwise.
 
-    `segments` counts the token types that have a vector of their own; 0: the model has none. `groups` of
-    layers share their weights (ALBERT); None: each has its own.
+    `segments` counts the token types that have a vector of their own; 0: the model has none. With an
+    `embedding_size`, all vectors of a token are that long, summed and normalised before they are projected
+    to `hidden_size` (ALBERT, ELECTRA). `first_norm`: whether the first block normalises what the embeddings'
+    norm has just made. `sharing`: None where each layer has weights of its own.
     """
 
     norm: Norm = Norm.LAYER
@@ -169,7 +178,24 @@ class EncoderConfig(StackConfig):
     positions: Learned | Sinusoidal | Rotary | None
     relative: Relative | Disentangled | None = None
     segments: int = 0
-    groups: int | None = None
+    first_norm: bool = True  # False: ModernBERT
+    sharing: Sharing | None = None
+
+    def __post_init__(self) -> None:
+        """ValueError where the sizes contradict each other."""
+        if self.head_dim is None and self.hidden_size % self.heads:
+            raise ValueError(f"{self.heads} heads cannot share {self.hidden_size} elements evenly")
+        _check_rotaries(self.rotaries, self.head_size)
+
+    @property
+    def head_size(self) -> int:
+        """Elements of a head."""
+        return self.hidden_size // self.heads if self.head_dim is None else self.head_dim
+
+    @property
+    def rotaries(self) -> tuple[Rotary, ...]:
+        """That of the layers that see everything, and that of the local ones."""
+        return _rotaries(self.positions, self.local)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,3 +227,15 @@ class Seq2SeqConfig:
 
 
 Config = DecoderConfig | EncoderConfig | Seq2SeqConfig
+
+
+def _rotaries(positions: object, local: Local | None) -> tuple[Rotary, ...]:
+    both = (positions, local.rotary if local else None)
+    return tuple(one for one in both if isinstance(one, Rotary))
+
+
+def _check_rotaries(rotaries: tuple[Rotary, ...], head_dim: int) -> None:
+    for rotary in rotaries:
+        size = head_dim if rotary.size is None else rotary.size
+        if size % 2 or not 0 < size <= head_dim:
+            raise ValueError(f"rotary positions cannot turn pairs of {size} of {head_dim} elements")

@@ -1,96 +1,131 @@
-"""The encoder of every BERT-like family: BERT, RoBERTa, DistilBERT differ in configuration only."""
+"""The encoder of every BERT-like family, and of encoder-decoders: they differ in configuration only."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import cast
 
 from torch import Tensor, nn
 
-from models.config import EncoderConfig
-from models.layers.embedding import Embedding
-from models.layers.linear import Linear
-from models.layers.mlp import PlainMlp
-from models.ops.packed import Packing, attend
-from models.positions import Learned
-
-
-class Embeddings(nn.Module):
-    """Word + position + segment vectors, normalised: tokens [T], positions [T] -> [T, hidden].
-
-    One text is one segment, the first; sentence pairs are not told apart.
-    """
-
-    def __init__(self, config: EncoderConfig) -> None:
-        super().__init__()
-        self.words = Embedding(config.vocab_size, config.hidden_size)
-        assert isinstance(config.positions, Learned)
-        self.positions = Embedding(config.positions.rows, config.hidden_size)
-        self.segments = Embedding(config.segments, config.hidden_size) if config.segments else None
-        self.norm = nn.LayerNorm(config.hidden_size, eps=config.norm_eps)
-        self._offset = config.positions.offset
-
-    def forward(self, tokens: Tensor, positions: Tensor) -> Tensor:
-        hidden = self.words(tokens) + self.positions(positions + self._offset)
-        if self.segments is not None:
-            hidden = hidden + self.segments.weight[0]
-        return self.norm(hidden)
-
-
-class SelfAttention(nn.Module):
-    """Multi-head attention (Vaswani et al. 2017, §3.2.2), each token over its whole text.
-
-    [T, hidden] -> [T, hidden]. `qkv` stacks the rows of query, key and value, in this order.
-    """
-
-    def __init__(self, hidden_size: int, heads: int) -> None:
-        super().__init__()
-        self.qkv = Linear(hidden_size, 3 * hidden_size)
-        self.out = Linear(hidden_size, hidden_size)
-        self._heads = heads
-
-    def forward(self, hidden: Tensor, packing: Packing) -> Tensor:
-        qkv = self.qkv(hidden).unflatten(-1, (3, self._heads, -1))
-        query, key, value = qkv.unbind(1)  # each [T, heads, head_dim]
-        return self.out(attend(query, key, value, packing).flatten(1))
-
-
-class EncoderBlock(nn.Module):
-    """Post-norm, as in 2017: every sum is normalised.
-
-    ::
-
-        x -> attention -> + x -> norm -> mlp -> + -> norm
-    """
-
-    def __init__(self, config: EncoderConfig) -> None:
-        super().__init__()
-        self.attention = SelfAttention(config.hidden_size, config.heads)
-        self.attention_norm = nn.LayerNorm(config.hidden_size, eps=config.norm_eps)
-        self.mlp = PlainMlp(config.hidden_size, config.mlp_size, config.activation, bias=True)
-        self.mlp_norm = nn.LayerNorm(config.hidden_size, eps=config.norm_eps)
-
-    def forward(self, hidden: Tensor, packing: Packing) -> Tensor:
-        hidden = self.attention_norm(hidden + self.attention(hidden, packing))
-        return self.mlp_norm(hidden + self.mlp(hidden))
+from models.blocks import BLOCKS, Block
+from models.config import EncoderConfig, Sharing
+from models.layers.bias import RelativeBias
+from models.layers.disentangled import DisentangledAttention, DistanceTable
+from models.layers.embedding import Embeddings, FactorisedEmbeddings
+from models.layers.lora import Mixing
+from models.layers.norm import build_norm
+from models.layers.rotary import RotaryEmbedding
+from models.layers.self_attention import EncoderContext, SelfAttention
+from models.ops.packed import Packing, Sight, plan
+from models.positions import Disentangled, Relative
 
 
 class Encoder(nn.Module):
-    """Texts end to end, without padding: only attention needs to know where one ends."""
+    """Texts end to end, without padding: only attention needs to know where one ends.
+
+    Devlin et al. 2018, arXiv 1810.04805; the encoder of Vaswani et al. 2017, §3.1.
+    """
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
-        self.embeddings = Embeddings(config)
-        self.blocks = nn.ModuleList(EncoderBlock(config) for _ in range(config.layers))
+        self.config = config
+        self.embeddings = _embeddings(config)
+        self.sights = EncoderSights(config)
+        self.blocks = _blocks(config)
+        norm = build_norm(config.norm, config.hidden_size, config.norm_eps)
+        self.norm = norm if config.final_norm else None
 
-    def forward(self, tokens: Tensor, lengths: Sequence[int]) -> Tensor:
+    def forward(
+        self,
+        tokens: Tensor,
+        lengths: Sequence[int],
+        segments: Tensor | None = None,
+        mixing: Mixing | None = None,
+    ) -> Tensor:
         """Encode texts of `lengths` tokens each, laid end to end: tokens [T] -> hidden [T, hidden].
 
-        `sum(lengths)` must be T and every length between 1 and the model's context length, or ValueError.
+        `segments` [T] tell the first text of a pair (0) from the second (1); None: there are no pairs.
+        `mixing`: which tokens run with which adapter. `sum(lengths)` must be T and every length between 1 and
+        the model's context length, or ValueError; so it is where segments are not told apart.
         """
         if sum(lengths) != len(tokens):
             raise ValueError(f"lengths sum to {sum(lengths)}, but there are {len(tokens)} tokens")
         packing = Packing.build(lengths, tokens.device)
-        hidden = self.embeddings(tokens, packing.positions)
-        for block in self.blocks:
-            hidden = block(hidden, packing)
-        return hidden
+        hidden = self.embeddings(tokens, packing.positions, segments)
+        for run, context in zip(self._runs(), self.sights.look(packing, mixing), strict=True):
+            for block in run:
+                hidden = block(hidden, context)
+        return hidden if self.norm is None else self.norm(hidden)
+
+    def _runs(self) -> Iterator[Iterable[nn.Module]]:
+        """For each layer, the blocks that it runs in turn."""
+        sharing, layers = self.config.sharing, self.config.layers
+        if sharing is None:
+            return ([block] for block in self.blocks)
+        numbers = (int(layer / (layers / sharing.groups)) for layer in range(layers))  # as the authors round
+        return (cast(nn.ModuleList, self.blocks[number]) for number in numbers)
+
+
+class EncoderSights(nn.Module):
+    """How the layers of an encoder look at a text: what all see alike, and what local ones see."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        relative = config.relative
+        self.bias = (
+            RelativeBias(relative, config.heads, causal=False) if isinstance(relative, Relative) else None
+        )
+        self.distances = (
+            DistanceTable(relative, config.hidden_size, config.norm_eps)
+            if isinstance(relative, Disentangled)
+            else None
+        )
+        self.rotaries = nn.ModuleList(RotaryEmbedding(one, config.head_size) for one in config.rotaries)
+        self._config = config
+
+    def look(self, packing: Packing, mixing: Mixing | None) -> Iterator[EncoderContext]:
+        """A context for each layer."""
+        config = self._config
+        plans = [plan(packing, sight) for sight in self._kinds()]
+        rotations = [rotary(packing.positions) for rotary in self.rotaries] or [None]
+        distances = None if self.distances is None else self.distances(packing)
+        local = config.local.layers if config.local else frozenset()
+        for layer in range(config.layers):
+            kind = -1 if layer in local else 0
+            yield EncoderContext(
+                plan=plans[kind], rotation=rotations[kind], distances=distances, mixing=mixing
+            )
+
+    def _kinds(self) -> list[Sight]:
+        """Of the layers that see everything, then of the local ones, if there are any."""
+        config = self._config
+        scale = config.head_size**-0.5 if config.scale is None else config.scale
+        windows = [None, config.local.window] if config.local else [None]
+        return [Sight(scale=scale, window=window, bias=self.bias) for window in windows]
+
+
+def _embeddings(config: EncoderConfig) -> Embeddings | FactorisedEmbeddings:
+    if config.embedding_size is None:
+        return Embeddings(config, config.positions, config.segments)
+    return FactorisedEmbeddings(config, config.positions, config.segments, config.embedding_size)
+
+
+def _blocks(config: EncoderConfig) -> nn.ModuleList:
+    """Of each layer; with sharing, of each group those that it runs in turn."""
+    if config.sharing is not None:
+        sharing = config.sharing
+        return nn.ModuleList(_run(config, sharing) for _ in range(sharing.groups))
+    blocks = nn.ModuleList(_block(config) for _ in range(config.layers))
+    if not config.first_norm:
+        blocks[0].attention_norm = nn.Identity()
+    return blocks
+
+
+def _run(config: EncoderConfig, sharing: Sharing) -> nn.ModuleList:
+    return nn.ModuleList(_block(config) for _ in range(sharing.blocks))
+
+
+def _block(config: EncoderConfig) -> Block:
+    if isinstance(config.relative, Disentangled):
+        return BLOCKS[config.residual](config, DisentangledAttention(config, config.relative))
+    return BLOCKS[config.residual](config, SelfAttention(config))

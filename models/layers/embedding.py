@@ -43,23 +43,25 @@ def build_positions(positions: object, size: int) -> LearnedPositions | Sinusoid
 
 
 class Embeddings(nn.Module):
-    """Vector of the token, scaled, projected, + vector of its place, normalised: whatever of it there is.
+    """Vector of the token, scaled, projected, + those of its place and segment, normalised: what there is.
 
-    tokens [T], positions [T] -> [T, hidden]
+    tokens [T], positions [T], segments [T] -> [T, hidden]. There are `segments` of them, 0: they are not
+    told apart; None: all tokens are of the first.
     """
 
-    def __init__(self, config: StackConfig, positions: object) -> None:
+    def __init__(self, config: StackConfig, positions: object, segments: int = 0) -> None:
         super().__init__()
         size = config.embedding_size or config.hidden_size
         self.words = Embedding(config.vocab_size, size)
         self.project = Linear(size, config.hidden_size, bias=False) if config.embedding_size else None
         self.positions = build_positions(positions, config.hidden_size)
+        self.segments = Embedding(segments, config.hidden_size) if segments else None
         self.norm = (
             build_norm(config.norm, config.hidden_size, config.norm_eps) if config.embedding_norm else None
         )
         self._scale = config.embedding_scale
 
-    def forward(self, tokens: Tensor, positions: Tensor) -> Tensor:
+    def forward(self, tokens: Tensor, positions: Tensor, segments: Tensor | None = None) -> Tensor:
         hidden = self.words(tokens)
         if self._scale != 1.0:
             hidden = hidden * hidden.new_tensor(self._scale)  # rounded to the dtype, as Gemma was trained
@@ -67,4 +69,32 @@ class Embeddings(nn.Module):
             hidden = self.project(hidden)
         if self.positions is not None:
             hidden = hidden + self.positions(positions).to(hidden.dtype)
+        hidden = _add_segments(hidden, self.segments, segments)
         return hidden if self.norm is None else self.norm(hidden)
+
+
+class FactorisedEmbeddings(nn.Module):
+    """The same, summed and normalised at a smaller size, then projected: ALBERT (arXiv 1909.11942, §3.1)."""
+
+    def __init__(self, config: StackConfig, positions: object, segments: int, size: int) -> None:
+        super().__init__()
+        self.words = Embedding(config.vocab_size, size)
+        self.positions = build_positions(positions, size)
+        self.segments = Embedding(segments, size) if segments else None
+        self.norm = build_norm(config.norm, size, config.norm_eps)
+        self.project = Linear(size, config.hidden_size)
+
+    def forward(self, tokens: Tensor, positions: Tensor, segments: Tensor | None = None) -> Tensor:
+        hidden = self.words(tokens)
+        if self.positions is not None:
+            hidden = hidden + self.positions(positions).to(hidden.dtype)
+        return self.project(self.norm(_add_segments(hidden, self.segments, segments)))
+
+
+def _add_segments(hidden: Tensor, table: Embedding | None, segments: Tensor | None) -> Tensor:
+    """ValueError where segments are named, but the model does not tell them apart."""
+    if table is None:
+        if segments is not None:
+            raise ValueError("this model does not tell segments apart")
+        return hidden
+    return hidden + (table.weight[0] if segments is None else table(segments))

@@ -7,14 +7,28 @@ of them, each padded to a length that follows from the text alone, never from it
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from models.layers.bias import ScoreBias
+
 _STEP = 32  # texts are padded to a multiple of this
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sight:
+    """What the tokens of a kind of layers see of their text, and how scores are made.
+
+    `window`: how far to either side; None: everything. `bias` is added to the scores.
+    """
+
+    scale: float
+    window: int | None = None
+    bias: ScoreBias | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,8 +36,12 @@ class Rectangle:
     """Texts of about one length, as rows of indices into the packed tokens."""
 
     gather: Tensor  # [texts * padded] the token that fills each place; padding repeats the text's last
-    shape: tuple[int, int]  # texts, padded length
-    mask: Tensor  # [texts, 1, 1, padded] bool: True where a key is a token of the text
+    real: Tensor  # [texts, padded] bool: True where a token of the text is
+
+    @property
+    def padded(self) -> int:
+        """The length that its texts are padded to."""
+        return self.real.shape[1]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,37 +68,70 @@ class Packing:
             gather = start[texts, None] + torch.minimum(place, size[texts, None] - 1)
             restore[gather[real]] = real.flatten().nonzero().squeeze(1) + used
             used += real.numel()
-            rectangles.append(
-                Rectangle(
-                    gather=gather.flatten().to(device),
-                    shape=(len(texts), padded),
-                    mask=real[:, None, None].to(device),
-                )
-            )
+            rectangles.append(Rectangle(gather=gather.flatten().to(device), real=real.to(device)))
         return cls(positions=positions.to(device), rectangles=tuple(rectangles), restore=restore.to(device))
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, packing: Packing) -> Tensor:
-    """Softmax(Q K^T / sqrt(head_dim)) V within each text (Vaswani et al. 2017, eq. 1).
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PackedPlan:
+    """Who sees whom in the layers of one kind."""
 
-    All of [T, heads, head_dim], the result too. Differentiable.
+    packing: Packing
+    scale: float
+    masks: tuple[Tensor, ...]  # of each rectangle, as `_mask` makes them
+
+
+def plan(packing: Packing, sight: Sight) -> PackedPlan:
+    """Work out once what all layers with this sight share."""
+    masks = tuple(_mask(rectangle.real, sight) for rectangle in packing.rectangles)
+    return PackedPlan(packing=packing, scale=sight.scale, masks=masks)
+
+
+def attend(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    plan: PackedPlan,
+    content: Callable[[Tensor, Tensor], Tensor] | None = None,
+) -> Tensor:
+    """Softmax(Q K^T * scale) V within each text (Vaswani et al. 2017, eq. 1).
+
+    All of [T, heads, head_dim], the result too. Differentiable. `content` says what is added to the scores
+    on account of queries and keys [texts, heads, padded, head_dim]: [texts, heads, padded, padded] float32.
     """
-    parts = [_attend_rectangle(query, key, value, rectangle) for rectangle in packing.rectangles]
-    return torch.cat(parts).index_select(0, packing.restore)
+
+    def attend_rectangle(rectangle: Rectangle, mask: Tensor) -> Tensor:  # [texts * padded, heads, head_dim]
+        def lay_out(packed: Tensor) -> Tensor:  # [texts, heads, padded, head_dim]
+            rows = packed.index_select(0, rectangle.gather)
+            return rows.view(*rectangle.real.shape, *rows.shape[1:]).transpose(1, 2)
+
+        queries, keys = lay_out(query), lay_out(key)
+        if content is not None:
+            mask = content(queries, keys).masked_fill(~mask, float("-inf"))
+        attended = F.scaled_dot_product_attention(
+            queries, keys, lay_out(value), attn_mask=mask, scale=plan.scale
+        )
+        return attended.transpose(1, 2).flatten(0, 1)
+
+    parts = map(attend_rectangle, plan.packing.rectangles, plan.masks)
+    return torch.cat(list(parts)).index_select(0, plan.packing.restore)
 
 
-def _attend_rectangle(query: Tensor, key: Tensor, value: Tensor, rectangle: Rectangle) -> Tensor:
-    """-> [texts * padded, heads, head_dim]"""
+def _mask(real: Tensor, sight: Sight) -> Tensor:
+    """real [texts, padded] -> [texts, 1 or heads, 1 or padded, padded]: True where a key is seen.
 
-    def lay_out(packed: Tensor) -> Tensor:  # [texts, heads, padded, head_dim]
-        rows = packed.index_select(0, rectangle.gather)
-        return rows.view(*rectangle.shape, *rows.shape[1:]).transpose(1, 2)
-
-    # The mask is passed even where nothing is padded: without it another kernel would run, with other bits.
-    attended = F.scaled_dot_product_attention(
-        lay_out(query), lay_out(key), lay_out(value), attn_mask=rectangle.mask
-    )
-    return attended.transpose(1, 2).flatten(0, 1)
+    With a bias float32, to be added to scores: minus infinity where not. Passed even where nothing is padded:
+    without a mask another kernel would run, with other bits. What stands in for padding sees the whole text,
+    since a query that saw nothing would have no number as its result, nor as its gradient.
+    """
+    seen = real[:, None, None]
+    place = torch.arange(real.shape[1], device=real.device)
+    if sight.window is not None:
+        near = (place - place[:, None]).abs() <= sight.window
+        seen = seen & (near | ~real[:, None, :, None])
+    if sight.bias is None:
+        return seen
+    return torch.where(seen, sight.bias(place, place), float("-inf"))
 
 
 def _by_padded_length(lengths: Sequence[int]) -> dict[int, list[int]]:
