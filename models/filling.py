@@ -7,8 +7,10 @@ never more than one of them in memory.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +21,14 @@ from models.layouts import HeadShape, lay_out
 from models.weights.checkpoint import Checkpoint
 
 _NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tied:
+    """Tensors of a checkpoint that it may have, but only as `copies` of our table of `words`."""
+
+    copies: Collection[str]
+    words: str = "embeddings.words.weight"
 
 
 def materialize(module: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
@@ -36,19 +46,34 @@ def provides(checkpoint: Checkpoint, family: Family, name: str) -> bool:
     return any(source.name in known for source in _sources(name, family, known))
 
 
+def alike(checkpoint: Checkpoint, family: Family, name: str, other: str) -> bool:
+    """Whether the checkpoint has the same numbers for two of our tensors."""
+    known = _known_names(checkpoint, family)
+    first, second = (
+        [known.get(source.name) for source in _sources(each, family, known)] for each in (name, other)
+    )
+    return len(first) == len(second) and all(map(partial(_equal, checkpoint), first, second))
+
+
 def fill(
-    module: nn.Module, checkpoint: Checkpoint, family: Family, shape: HeadShape, *, tied: str | None = None
+    module: nn.Module,
+    checkpoint: Checkpoint,
+    family: Family,
+    shape: HeadShape,
+    *,
+    tied: Tied | None = None,
+    body: str = "encoder.",
 ) -> None:
     """Copy the checkpoint into the module's parameters, in place and cast to their dtype.
 
-    `tied` is a tensor that the checkpoint may have, but only as a copy of the word embeddings. Raises
-    WeightsMismatch listing every tensor that is missing, left over or of another shape.
+    `body` is what stands before some of our names and not in the family's: there is a head around them.
+    Raises WeightsMismatch listing every tensor that is missing, left over or of another shape.
     """
     known = _known_names(checkpoint, family)
-    used = {tied} if tied in known else set()
+    used = known.keys() & set(tied.copies if tied else ())
     missing, misshapen = list[str](), list[str]()
     for name, target in module.named_parameters():
-        sources = _sources(name.removeprefix("encoder."), family, known)
+        sources = _sources(name.removeprefix(body), family, known)
         used.update(source.name for source in sources)
         absent = [source.name for source in sources if source.name not in known]
         missing += absent
@@ -60,16 +85,27 @@ def fill(
     left_over = [name for spelling, name in known.items() if spelling not in used]
     if missing or left_over or misshapen:
         raise WeightsMismatch(checkpoint.path, missing=missing, left_over=left_over, misshapen=misshapen)
-    if tied in known:
-        (words,) = _sources("embeddings.words.weight", family, known)
-        _check_tied(checkpoint, known[tied], known[words.name])
+    if tied is not None:
+        _check_tied(checkpoint, family, known, tied)
 
 
-def _check_tied(checkpoint: Checkpoint, head: str, words: str) -> None:
+def _check_tied(checkpoint: Checkpoint, family: Family, known: Mapping[str, str], tied: Tied) -> None:
     """A fine-tune whose head went its own way would load, and talk nonsense."""
-    if not torch.equal(checkpoint.tensor(head), checkpoint.tensor(words)):
-        reason = f"{head} differs from {words}, but the configuration ties them"
-        raise WeightsMismatch(checkpoint.path, misshapen=[reason])
+    (words,) = _sources(tied.words, family, known)
+    different = [
+        f"{known[copy]} differs from {known[words.name]}, but the configuration ties them"
+        for copy in tied.copies
+        if copy in known and not _equal(checkpoint, known[copy], known[words.name])
+    ]
+    if different:
+        raise WeightsMismatch(checkpoint.path, misshapen=different)
+
+
+def _equal(checkpoint: Checkpoint, name: str | None, other: str | None) -> bool:
+    """Of two names in the checkpoint, if they are there at all."""
+    if name is None or other is None:
+        return False
+    return name == other or torch.equal(checkpoint.tensor(name), checkpoint.tensor(other))
 
 
 def _known_names(checkpoint: Checkpoint, family: Family) -> dict[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,11 @@ from models.errors import BrokenCheckpoint, ChecksumMismatch, UnsupportedModel
 from models.families import gguf
 from models.families.naming import Family
 from models.families.registry import read
-from models.filling import fill, materialize, provides
+from models.filling import Tied, fill, materialize, provides
 from models.heads import MaskedLM, MaskedLMHead, Pooling
-from models.layers.linear import prepack
 from models.layouts import HeadShape
 from models.sentence import read_sentence_settings
+from models.target import Target
 from models.weights.checkpoint import Checkpoint, Format, open_checkpoint
 from models.weights.fingerprint import digest
 
@@ -54,15 +54,6 @@ class LoadedEncoder:
     parameters: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Target:
-    """Where a model is to be, and in which precision. `packed`: for inference, as `layers.linear` packs."""
-
-    device: torch.device
-    dtype: torch.dtype
-    packed: bool
-
-
 def load(
     path: Path, *, device: torch.device, dtype: torch.dtype, adapter: Path | None = None, packed: bool = True
 ) -> LoadedDecoder | LoadedEncoder:
@@ -90,13 +81,13 @@ def _load_decoder(
     with torch.device("meta"):
         decoder = Decoder(config)
     materialize(decoder, target.device, target.dtype)
-    tied = family.head if config.head is Head.TIED else None
+    tied = Tied(copies=(family.head,)) if family.head and config.head is Head.TIED else None
     fill(decoder, checkpoint, family, HeadShape.of(config), tied=tied)
     return LoadedDecoder(
         config=config,
-        parameters=_finish(decoder, target),
+        parameters=target.finish(decoder),
         decoder=decoder,
-        fingerprint=_fingerprint([checkpoint.fingerprint()], target),
+        fingerprint=target.fingerprint([checkpoint.fingerprint()]),
     )
 
 
@@ -116,12 +107,12 @@ def _load_encoder(
     settings = read_sentence_settings(checkpoint.path)
     return LoadedEncoder(
         config=config,
-        parameters=_finish(encoder if whole is None else nn.ModuleList([encoder, whole]), target),
+        parameters=target.finish(encoder if whole is None else nn.ModuleList([encoder, whole])),
         encoder=encoder,
         masked_lm=whole,
         pooling=settings.pooling,
         normalize=settings.normalize,
-        fingerprint=_fingerprint(fingerprints, target),
+        fingerprint=target.fingerprint(fingerprints),
     )
 
 
@@ -135,21 +126,6 @@ def _adapt(folder: Path, base: Path, config: EncoderConfig, encoder: Encoder) ->
     if actual != adapter.base_sha256:
         raise ChecksumMismatch(str(weights), expected=adapter.base_sha256, actual=actual)
     return masked_lm(adapter, config, encoder)
-
-
-def _finish(module: nn.Module, target: Target) -> int:
-    """Make ready to run. Returns the number of parameters, which packing would hide."""
-    parameters = sum(parameter.numel() for parameter in module.parameters())
-    module.eval()
-    if target.packed:
-        prepack(module)
-    return parameters
-
-
-def _fingerprint(weights: Sequence[str], target: Target) -> str:
-    """Changes with whatever may change a result: weights, precision, the kind of device, torch's kernels."""
-    parts = (*weights, str(target.dtype), target.device.type, torch.__version__)
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
 
 
 def _with_facts(checkpoint: Checkpoint) -> Mapping[str, Any]:
