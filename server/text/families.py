@@ -40,9 +40,10 @@ class Family:
     before: str | None = None
     after: str | None = None
     languages: LanguageRule | None = None
-    mask_takes_space: bool = False  # the mask token takes the space before it along, as a word would
     options: Mapping[str, bool] = field(default_factory=dict)  # tokenizer_config.json's own, with defaults
     also_special: tuple[str, ...] = ()  # pieces that the file does not say are
+    quotes: tuple[str, ...] = ()  # other spellings of the double quote
+    commas_apart: bool = False  # a comma is cut off the number before it
 
 
 _FAIRSEQ = {
@@ -116,7 +117,6 @@ XLM_ROBERTA = Family(
     ids=_fairseq(),
     before="bos_token",
     after="eos_token",
-    mask_takes_space=True,
 )
 CAMEMBERT = Family(
     names=_FAIRSEQ,
@@ -124,15 +124,15 @@ CAMEMBERT = Family(
     ids=_camembert,
     before="bos_token",
     after="eos_token",
-    mask_takes_space=True,
 )
-ALBERT = Family(
+ALBERT = Family(  # Lan et al. 2020, whose own code does to a text what its file does not say
     names=_BRACKETS | {"unk_token": "<unk>", "pad_token": "<pad>"},
     file="spiece.model",
     before="cls_token",
     after="sep_token",
-    mask_takes_space=True,
     options={"do_lower_case": True, "keep_accents": False},
+    quotes=("``", "''"),
+    commas_apart=True,
 )
 DEBERTA = Family(
     names=_BRACKETS | {"unk_token": "[UNK]", "pad_token": "[PAD]"},
@@ -154,7 +154,6 @@ MBART = Family(
     names=_FAIRSEQ,
     file="sentencepiece.bpe.model",
     ids=_fairseq(*language_codes.MBART),
-    mask_takes_space=True,
     languages=LanguageRule(
         place=Place.SOURCE_LAST, pattern=_LOCALE, source="en_XX", short=True, target_is_the_start=True
     ),
@@ -163,14 +162,12 @@ MBART50 = Family(
     names=_FAIRSEQ,
     file="sentencepiece.bpe.model",
     ids=_fairseq(*language_codes.MBART50),
-    mask_takes_space=True,
     languages=LanguageRule(place=Place.SOURCE_FIRST, pattern=_LOCALE, source="en_XX", short=True),
 )
 NLLB = Family(
     names=_FAIRSEQ,
     file="sentencepiece.bpe.model",
     ids=_fairseq(*language_codes.NLLB),
-    mask_takes_space=True,
     languages=LanguageRule(place=Place.SOURCE_FIRST, pattern=_SCRIPT, source="eng_Latn"),
     options={"legacy_behaviour": False},
 )

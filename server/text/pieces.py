@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from tokenizers import AddedToken, Tokenizer, normalizers
+from tokenizers import Tokenizer, normalizers
 
-from server.text.families import ALBERT, Family, Ids, Settings
+from server.text.families import Family, Ids, Settings
 from server.text.sentencepiece import Prefix, piece_backend
 from server.text.sentencepiece_file import Kind, Piece, PieceModel, read_piece_model
 from server.text.special_tokens import add_special
@@ -28,8 +28,8 @@ def read_pieces(file: Path, family: Family, settings: Settings) -> Tokenizer:
     model = _arranged(read_piece_model(file), ids, settings)
     if settings.get("add_prefix_space") is False:
         model = replace(model, add_dummy_prefix=False)
-    if family is ALBERT:
-        model = _numbers_before_commas_apart(model)
+    if family.commas_apart:
+        model = _commas_apart(model)
     backend = piece_backend(
         model,
         prefix=Prefix.EVERY_STRETCH if settings.get("legacy", True) else Prefix.TEXT,
@@ -64,21 +64,15 @@ def _kind(text: str, unknown: str) -> Kind:
 
 def _add_specials(backend: Tokenizer, model: PieceModel, family: Family, settings: Settings) -> None:
     """Control pieces and the family's names are special: text that spells one is that token."""
-    texts = {piece.text for piece in model.pieces}
-    mask = settings.get("mask_token")
-    if family.mask_takes_space and mask in texts:
-        backend.add_special_tokens([AddedToken(mask, lstrip=True, normalized=False, special=True)])
-    control = (piece.text for piece in model.pieces if piece.kind is Kind.CONTROL)
-    add_special(backend, (text for text in control if not text.endswith(_NOT_USED) and text != mask))
-    named = (*(settings[role] for role in family.names), *family.also_special)
-    add_special(backend, (text for text in named if text in texts))
+    control = [piece.text for piece in model.pieces if piece.kind is Kind.CONTROL]
+    add_special(backend, (text for text in control if not text.endswith(_NOT_USED)))
+    named = {*(settings[role] for role in family.names), *family.also_special}
+    add_special(backend, (piece.text for piece in model.pieces if piece.text in named))
 
 
 def _normalizers(family: Family, settings: Settings) -> Sequence[normalizers.Normalizer]:
     """What a family does to a text before SentencePiece sees it."""
-    steps: list[normalizers.Normalizer] = []
-    if family is ALBERT:
-        steps += [normalizers.Replace("``", '"'), normalizers.Replace("''", '"')]
+    steps: list[normalizers.Normalizer] = [normalizers.Replace(quote, '"') for quote in family.quotes]
     if settings.get("keep_accents") is False:
         steps += [normalizers.NFKD(), normalizers.StripAccents()]
     if settings.get("do_lower_case"):
@@ -86,8 +80,8 @@ def _normalizers(family: Family, settings: Settings) -> Sequence[normalizers.Nor
     return steps
 
 
-def _numbers_before_commas_apart(model: PieceModel) -> PieceModel:
-    """ALBERT cuts a comma off a number (Lan et al. 2020): pieces with both are all but never taken."""
+def _commas_apart(model: PieceModel) -> PieceModel:
+    """Pieces of a number and a comma are all but never taken."""
 
     def lowered(piece: Piece) -> Piece:
         joined = len(piece.text) > 1 and piece.text[-1] == "," and piece.text[-2].isdigit()

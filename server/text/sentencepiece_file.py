@@ -36,6 +36,9 @@ class Kind(Enum):
     BYTE = 6  # <0x00> to <0xFF>, for characters that no piece has
 
 
+_KINDS = {kind.value: kind for kind in Kind}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Piece:
     text: str  # with U+2581 for a space
@@ -104,10 +107,10 @@ def _piece(fields: Fields) -> Piece:
     kind = _last(fields, 3, Kind.NORMAL.value)
     if not text:
         raise ValueError("one of its pieces is empty")
-    if kind not in {known.value for known in Kind}:
+    if kind not in _KINDS:
         raise ValueError(f"its piece {text!r} is of the unknown type {kind}")
     (score,) = struct.unpack("<f", struct.pack("<I", _last(fields, 2, 0)))
-    return Piece(text=text, score=score, kind=Kind(kind))
+    return Piece(text=text, score=score, kind=_KINDS[kind])
 
 
 def _message(fields: Fields, number: int) -> Fields:

@@ -42,7 +42,7 @@ def known_names(backend: Tokenizer, names: Mapping[str, str]) -> dict[str, str]:
 
 def add_stated_tokens(backend: Tokenizer, folder: Path, config: Mapping[str, Any]) -> None:
     """Add what the folder's JSON files add. Raises ValueError where an id is not the one that they state."""
-    numbered = sorted(_numbered(folder, config), key=lambda entry: entry[0])
+    numbered = sorted(numbered_tokens(folder, config), key=lambda entry: entry[0])
     for _, token in numbered:
         backend.add_special_tokens([token]) if token.special else backend.add_tokens([token])
     stated = {token.content: id_ for id_, token in numbered}
@@ -58,8 +58,11 @@ def add_special(backend: Tokenizer, tokens: Iterable[str]) -> None:
     backend.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in tokens])
 
 
-def _numbered(folder: Path, config: Mapping[str, Any]) -> list[tuple[int, AddedToken]]:
-    """From tokenizer_config.json, else from the older added_tokens.json: special there is what has a name."""
+def numbered_tokens(folder: Path, config: Mapping[str, Any]) -> list[tuple[int, AddedToken]]:
+    """Tokens that a folder's JSON files add, with their ids. Raises ValueError.
+
+    From tokenizer_config.json, else from the older added_tokens.json, where special is what has a name.
+    """
     stated = config.get("added_tokens_decoder")
     if isinstance(stated, dict):
         return [(int(id_), _added(token)) for id_, token in stated.items()]

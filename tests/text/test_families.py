@@ -63,6 +63,22 @@ def test_a_family_reads_and_writes_as_in_transformers(tmp_path: Path, family: st
         )
 
 
+@pytest.mark.parametrize("family", SAME_AS_TRANSFORMERS)
+def test_a_family_saved_with_tokenizer_json_reads_and_writes_the_same(tmp_path: Path, family: str) -> None:
+    saved = tmp_path / "saved"
+    oracle = oracle_of(save_family(tmp_path, family), family)
+    oracle.save_pretrained(saved)
+    (saved / "config.json").write_text((tmp_path / "config.json").read_text())
+    assert sorted(path.suffix for path in saved.iterdir()) == [".json"] * 3
+    tokenizer = load_tokenizer(saved)
+    for text in [*TEXTS, SPECIAL.get(family, "")]:
+        ids = oracle(text)["input_ids"]
+        assert tokenizer.encode(text) == ids
+        assert (
+            streamed(tokenizer, ids) == tokenizer.decode(ids) == oracle.decode(ids, skip_special_tokens=True)
+        )
+
+
 @pytest.mark.parametrize("family", sorted(FAMILIES))
 def test_every_role_is_the_token_that_transformers_gives_it(tmp_path: Path, family: str) -> None:
     oracle = oracle_of(save_family(tmp_path, family), family)

@@ -201,6 +201,38 @@ def test_what_is_wrong_with_a_numbered_vocabulary_is_named(
         load_tokenizer(tmp_path)
 
 
+@pytest.mark.parametrize("older", [True, False])
+def test_tokens_added_to_a_numbered_vocabulary_have_their_ids(tmp_path: Path, older: bool) -> None:
+    config = {"tokenizer_class": "MarianTokenizer"}
+    size = load_tokenizer(save_marian(tmp_path)).vocab_size
+    if older:
+        (tmp_path / "added_tokens.json").write_text(json.dumps({"<note>": size}))
+    else:
+        added = {
+            "0": {"content": "</s>", "special": True},
+            str(size): {"content": "<note>", "special": False},
+        }
+        (tmp_path / "tokenizer_config.json").write_text(json.dumps(config | {"added_tokens_decoder": added}))
+    tokenizer = load_tokenizer(tmp_path)
+    assert tokenizer.encode("<note>the") == [size, *tokenizer.encode("the")]
+    assert tokenizer.decode([size]) == "<note>"
+
+
+@pytest.mark.parametrize(
+    ("added", "message"),
+    [
+        ({"</s>": 5}, "its token </s> is said to have the id 5, and would have 0"),
+        ({"<note>": 5}, "two of its tokens have the same id"),
+    ],
+)
+def test_tokens_added_under_an_id_that_is_taken_are_refused(
+    tmp_path: Path, added: dict[str, int], message: str
+) -> None:
+    (save_marian(tmp_path) / "added_tokens.json").write_text(json.dumps(added))
+    with pytest.raises(TokenizerUnusable, match=message):
+        load_tokenizer(tmp_path)
+
+
 def test_a_list_of_languages_that_is_not_known_is_named(tmp_path: Path) -> None:
     save_m2m100(tmp_path, language_codes="mine")
     with pytest.raises(TokenizerUnusable, match="its language_codes are 'mine'; known are m2m100, wmt21"):
