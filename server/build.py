@@ -111,13 +111,15 @@ async def _serve(
     from server.engine.engine import Engine
     from server.engine.link import Link
     from server.engine.stats import Stats
+    from server.text.generation_defaults import read_generation_defaults
     from server.text.tokenizer import load_tokenizer
 
     connection = Link(Stats())
     await connection.connect(link)
     tokenizers = {model.name: load_tokenizer(Path(model.path)) for model in models}
     limits = Limits(max_inputs=min(MAX_INPUTS, settings.max_requests))  # more would be 429 for ever
-    engine = Engine(connection, tokenizers, max_requests=settings.max_requests)
+    defaults = {model.name: read_generation_defaults(Path(model.path)) for model in models}
+    engine = Engine(connection, tokenizers, max_requests=settings.max_requests, defaults=defaults)
     server = uvicorn.Server(
         uvicorn.Config(
             create_app(engine, limits=limits),

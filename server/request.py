@@ -10,6 +10,8 @@ class Task(Enum):
     GENERATE = "generate"
     FILL_MASK = "fill-mask"
     EMBED = "embed"
+    SUMMARIZE = "summarization"
+    TRANSLATE = "translation"
 
 
 class FinishReason(Enum):
@@ -91,6 +93,8 @@ class Sampling:
     bad_words: tuple[tuple[int, ...], ...] = ()  # token runs that must not be completed
     allowed_tokens: tuple[int, ...] | None = None
     min_new_tokens: int = 0  # before that, no stop token is chosen, and no stop string ends the text
+    forced_first: int | None = None  # the only token allowed first
+    forced_last: int | None = None  # and at the last place that `max_new_tokens` allows
     order: tuple[Stage, ...] = tuple(Stage)
     seed: int = 0
     sample: int = 0
@@ -98,6 +102,39 @@ class Sampling:
     @property
     def greedy(self) -> bool:
         return self.temperature == 0.0
+
+
+class EarlyStopping(Enum):
+    """When a beam search that has completed as many texts as beams gives up those that still grow.
+
+    What transformers calls `early_stopping`: True, False, "never".
+    """
+
+    AT_ONCE = "at_once"
+    WHEN_UNLIKELY = "when_unlikely"  # the best of them, if it ended now, would be no better than any complete
+    NEVER = "never"  # before none could become better: with a length penalty, at the greatest length there is
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Beams:
+    """Search for the most probable text, `width` of them side by side; the best comes whole, at the end.
+
+    A text's score is the sum of its log-probabilities, after bias, bans and penalties, divided by its length
+    to the power of `length_penalty`: above 0, long texts are preferred. It goes with greedy `Sampling` only,
+    so not with what narrows a distribution or draws from one; nor with mirostat, nor with a grammar. Whatever
+    biases, bans or penalizes tokens acts on each beam by its own text.
+    """
+
+    width: int  # 2 to 8
+    length_penalty: float = 1.0  # -10 to 10
+    early_stopping: EarlyStopping = EarlyStopping.WHEN_UNLIKELY
+
+    def __post_init__(self) -> None:
+        """ValueError where `width` or `length_penalty` is out of its range."""
+        if not 2 <= self.width <= 8:
+            raise ValueError(f"a beam search has 2 to 8 beams, not {self.width}")
+        if not -10.0 <= self.length_penalty <= 10.0:
+            raise ValueError(f"a length penalty is between -10 and 10, not {self.length_penalty}")
 
 
 class GrammarKind(Enum):
@@ -148,6 +185,12 @@ class GenerateRequest:
     alternatives: int = 0  # the most probable tokens to report beside each one
     prompt_alternatives: int | None = None  # as many for the tokens of the prompt; None: these are not scored
     grammar: Grammar | None = None
+    beams: Beams | None = None
+    lora: str | None = None  # the adapter to run with, by name
+    source_language: str | None = (
+        None  # of the prompt, and of the answer; as the model's tokenizer names them
+    )
+    target_language: str | None = None
     terms: Terms = field(default_factory=Terms)
 
 
@@ -278,3 +321,5 @@ class ModelCard:
     batch_invariant: bool  # whether a text is the same bit for bit alone and in any company
     embedding_size: int | None = None
     pooling: str | None = None
+    source_tokens: int | None = None  # that an encoder reads before the decoder writes; None: it has none
+    start_token: int | None = None  # what such a decoder's text follows, unless its folder says otherwise

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from server.engine.stats import ModelStats, Stats
@@ -30,6 +30,7 @@ from server.request import (
     Task,
     Token,
 )
+from server.text.generation_defaults import GenerationDefaults
 
 DECODER = ModelCard(
     name="gpt",
@@ -58,6 +59,17 @@ ENCODER = ModelCard(
     batch_invariant=True,
     embedding_size=2,
     pooling="mean",
+)
+
+TRANSLATOR = replace(
+    DECODER,
+    name="t5",
+    source="somewhere/t5",
+    architecture="t5",
+    tasks=frozenset({Task.GENERATE, Task.SUMMARIZE, Task.TRANSLATE}),
+    fingerprint="fp_translator",
+    source_tokens=32,
+    start_token=0,
 )
 
 
@@ -94,6 +106,8 @@ class FakeEngine:
     alive: bool = True
     stats: Stats = field(default_factory=Stats)
     running: int = 0
+    defaults: GenerationDefaults = field(default_factory=GenerationDefaults)
+    spoken: tuple[str, ...] = ()
     asked: list[GenerateRequest | FillMaskRequest | EmbedRequest] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -111,6 +125,12 @@ class FakeEngine:
             if name in (None, card.name):
                 return card
         raise InvalidRequest(f"the model named in `model` cannot do {task.value}", parameter="model")
+
+    def generation_defaults(self, model: str) -> GenerationDefaults:
+        return self.defaults
+
+    def languages(self, model: str) -> tuple[str, ...]:
+        return self.spoken
 
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[Chunk]:
         self._note(request)
@@ -162,7 +182,8 @@ class FakeEngine:
             tokens = tuple((len(word), word) for word in prompt.split())
         else:
             tokens = tuple((id_, f"<{id_}>") for id_ in prompt)
-        limit = self.select(Task.GENERATE, request.model).max_tokens
+        card = self.select(Task.GENERATE, request.model)
+        limit = card.max_tokens + (card.source_tokens or 0)
         new_tokens = 1 if request.max_new_tokens is None else request.max_new_tokens
         if len(tokens) + new_tokens > limit:
             raise ContextTooLong(tokens=len(tokens), limit=limit, new_tokens=request.max_new_tokens)

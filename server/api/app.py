@@ -6,7 +6,18 @@ from importlib import metadata
 
 from fastapi import FastAPI
 
-from server.api import embed, errors, fill_mask, generate, health, metrics, tokenize, verify
+from server.api import (
+    embed,
+    errors,
+    fill_mask,
+    generate,
+    health,
+    inference,
+    metrics,
+    rewrite,
+    tokenize,
+    verify,
+)
 from server.api.edge import Edge, Engine
 from server.api.limits import BodyLimit, Limits
 from server.api.openai import chat, completions, embeddings, models
@@ -16,6 +27,8 @@ HEARTBEAT_S = 15.0  # shorter than the read timeout of any proxy in common use
 ROUTERS = (
     generate,
     fill_mask,
+    rewrite,
+    inference,
     embed,
     tokenize,
     chat,
@@ -43,7 +56,7 @@ def create_app(
     app = FastAPI(
         title="Triptych",
         version=version,
-        description="Text inference for decoders and encoders in one process.",
+        description="Text inference for decoders, encoders and encoder-decoders in one process.",
         redirect_slashes=False,  # a redirected POST loses its body with some clients; 404 says what is wrong
     )
     app.state.edge = Edge(engine=engine, limits=limits, heartbeat_s=heartbeat_s, version=version)

@@ -123,6 +123,8 @@ class GenerateParameters(GenerationParameters):
 
     def check(self, *, stream: bool) -> None:
         """Raises InvalidRequest, in TGI's words, for what cannot go together."""
+        if self.do_sample and self.searches:
+            raise InvalidRequest("`do_sample` and `num_beams` exclude each other", parameter="do_sample")
         if self.sample_count > 1 and not self.sampled:
             raise InvalidRequest("you must use sampling when `best_of` is > 1", parameter="best_of")
         if self.max_new_tokens == 0 and not self.decoder_input_details:
@@ -178,9 +180,9 @@ class GenerateBody(StrictBody):
         return samples(request, chosen.sample_count)
 
     def _check_truncate(self, card: ModelCard) -> None:
-        truncate = self.chosen.truncate
-        if truncate is not None and truncate >= card.max_tokens:
+        truncate, limit = self.chosen.truncate, card.source_tokens or card.max_tokens
+        if truncate is not None and truncate >= limit:
             raise InvalidRequest(
-                f"`truncate` must be strictly positive and less than {card.max_tokens}. Given: {truncate}",
+                f"`truncate` must be strictly positive and less than {limit}. Given: {truncate}",
                 parameter="truncate",
             )

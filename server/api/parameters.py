@@ -8,17 +8,18 @@ from typing import Annotated
 
 from pydantic import ConfigDict, Field
 
+from server.api.beams import BeamParameters
 from server.api.fields import MAX_COUNT, Stop, TokenCount, TokenId, Word, named
 from server.api.samplers import SamplerParameters
 from server.api.standing import StandingParameters
 from server.errors import InvalidRequest
-from server.request import GenerateRequest, ModelCard
+from server.request import GenerateRequest, ModelCard, Sampling
 
 MAX_STOP_TOKENS = 128
 
 
-class GenerationParameters(SamplerParameters, StandingParameters):
-    """The samplers, where a text ends, and how the request stands beside others."""
+class GenerationParameters(SamplerParameters, BeamParameters, StandingParameters):
+    """The samplers, beam search, where a text ends, and how the request stands beside others."""
 
     model_config = ConfigDict(use_attribute_docstrings=True)
 
@@ -38,6 +39,10 @@ class GenerationParameters(SamplerParameters, StandingParameters):
     ignore_eos: bool | None = None
     truncate: TokenCount | None = Field(None, validation_alias=named("truncate"))
     """Keep only the last so many tokens of the prompt."""
+    src_lang: Word | None = None
+    """The language of the prompt, for a model that translates; its own default without one."""
+    tgt_lang: Word | None = None
+    """The language of the answer."""
     cache_salt: Word | None = None
     """The prompt is found in the cache only by requests with the same salt and API key."""
 
@@ -56,7 +61,8 @@ class GenerationParameters(SamplerParameters, StandingParameters):
         Raises InvalidRequest, naming the parameters that contradict each other or the model.
         """
         limit = max_new_tokens if self.max_new_tokens is None else self.max_new_tokens
-        sampling = self.to_sampling(temperature=temperature)
+        beams = self.to_beams()
+        sampling = self.to_sampling(temperature=temperature) if beams is None else self._searched()
         _check_ids("bad_words_ids", [token for run in sampling.bad_words for token in run], card)
         return GenerateRequest(
             prompt=prompt if isinstance(prompt, str) else tuple(prompt),
@@ -70,8 +76,19 @@ class GenerationParameters(SamplerParameters, StandingParameters):
             truncate=self.truncate,
             bad_words=tuple(self.bad_words or ()),
             dry_breakers=self.breakers if sampling.dry is not None else (),
+            beams=beams,
+            source_language=self.src_lang,
+            target_language=self.tgt_lang,
             terms=self.terms(tenant, cache_salt=self.cache_salt),
         )
+
+    def _searched(self) -> Sampling:
+        """Beam search takes the most probable: what would draw from a distribution is refused by name."""
+        if self.temperature:
+            raise InvalidRequest("`temperature` and `num_beams` exclude each other", parameter="temperature")
+        for parameter in self.narrowing:
+            raise InvalidRequest(f"`{parameter}` and `num_beams` exclude each other", parameter=parameter)
+        return self.to_sampling(temperature=0.0)
 
     def _least(self, most: int | None, card: ModelCard) -> int:
         """How many new tokens there must be at least; never more than there may be at `most`."""

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
+from server.api.beams import MAX_BEAMS, LengthPenalty
 from server.api.biases import MAX_ALLOWED, MAX_BAD_WORDS, MAX_BIASES, MAX_RUN
 from server.api.fields import (
     MAX_COUNT,
@@ -29,7 +30,9 @@ from server.api.receipts import VERSION, seal
 from server.api.samplers import Cutoff, Penalty, Share
 from server.errors import InvalidRequest
 from server.request import (
+    Beams,
     Dry,
+    EarlyStopping,
     FinishReason,
     GenerateRequest,
     Grammar,
@@ -138,6 +141,8 @@ class SamplingRecord(StrictBody):
     bad_words: Runs
     allowed_tokens: AllowedIds | None
     min_new_tokens: Count
+    forced_first: TokenId | None
+    forced_last: TokenId | None
     order: Stages
     seed: SeedText
     sample: Count
@@ -159,6 +164,12 @@ class GrammarRecord(StrictBody):
     source: Text
 
 
+class BeamsRecord(StrictBody):
+    width: Annotated[int, Field(ge=2, le=MAX_BEAMS)]
+    length_penalty: LengthPenalty
+    early_stopping: Annotated[EarlyStopping, LAX]
+
+
 class Parameters(StrictBody):
     sampling: SamplingRecord
     max_new_tokens: Count
@@ -169,6 +180,8 @@ class Parameters(StrictBody):
     bad_words: Words
     dry_breakers: Words
     grammar: GrammarRecord | None
+    beams: BeamsRecord | None
+    target_language: Word | None
 
 
 class Receipt(StrictBody):
@@ -195,7 +208,7 @@ class Receipt(StrictBody):
 
         `tenant` is who asks for it now. Raises InvalidRequest where it bans tokens that `card` does not have.
         """
-        told, grammar = self.parameters, self.parameters.grammar
+        told, grammar, beams = self.parameters, self.parameters.grammar, self.parameters.beams
         if any(max(run) >= card.vocab_size for run in told.sampling.bad_words):
             name, last = "receipt.parameters.sampling.bad_words", card.vocab_size - 1
             raise InvalidRequest(f"`{name}` token ids must be between 0 and {last}", parameter=name)
@@ -212,5 +225,7 @@ class Receipt(StrictBody):
             bad_words=told.bad_words,
             dry_breakers=told.dry_breakers,
             grammar=None if grammar is None else Grammar(**dict(grammar)),
+            beams=None if beams is None else Beams(**dict(beams)),
+            target_language=told.target_language,
             terms=Terms(tenant=tenant),
         )

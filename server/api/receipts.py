@@ -16,7 +16,7 @@ import msgspec
 
 from server.request import Finish, GenerateRequest, ModelCard, Sampling
 
-VERSION = 1  # of the format; a reader knows one
+VERSION = 2  # of the format; a reader knows one
 EXACT = 2**53  # below it, every whole number is a double too
 
 
@@ -41,7 +41,8 @@ def receipt(card: ModelCard, request: GenerateRequest, finish: Finish) -> dict[s
 
 
 def _parameters(card: ModelCard, request: GenerateRequest, finish: Finish) -> dict[str, Any]:
-    room = card.max_tokens - len(finish.prompt_ids)
+    written_after = len(finish.prompt_ids) if card.source_tokens is None else 1
+    room = card.max_tokens - written_after
     return {
         "sampling": _sampling(request.sampling),
         "max_new_tokens": room if request.max_new_tokens is None else request.max_new_tokens,
@@ -52,6 +53,8 @@ def _parameters(card: ModelCard, request: GenerateRequest, finish: Finish) -> di
         "bad_words": list(request.bad_words),
         "dry_breakers": list(request.dry_breakers),
         "grammar": msgspec.to_builtins(request.grammar),
+        "beams": msgspec.to_builtins(request.beams),
+        "target_language": request.target_language,
     }
 
 

@@ -153,10 +153,15 @@ class SamplerParameters(BiasParameters):
     """The samplers in the order in which they apply. One that is not listed is off."""
 
     @property
+    def narrowing(self) -> list[str]:
+        """The parameters that ask for something that only sampling can do."""
+        asked = [name for name, knob in self._asked().items() if knob.stage not in KEPT_BY_MIROSTAT]
+        asked += ["mirostat"] if self.mirostat else []
+        return asked + (["dynatemp_range"] if self.dynatemp_range else [])
+
+    @property
     def narrows(self) -> bool:
-        """Whether it asks for something that only sampling can do."""
-        knobs = {knob.stage for knob in self._asked().values()}
-        return bool(self.mirostat or knobs - KEPT_BY_MIROSTAT or self.dynatemp_range)
+        return bool(self.narrowing)
 
     @property
     def breakers(self) -> tuple[str, ...]:

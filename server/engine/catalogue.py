@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from server.errors import InvalidRequest, ModelNotFound, TaskUnavailable
 from server.request import ModelCard, Task
+from server.text.generation_defaults import GenerationDefaults
 from server.text.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Served:
-    """A loaded model, and what turns text into its tokens."""
+    """A loaded model, what turns text into its tokens, and how its folder would have it generate."""
 
     card: ModelCard
     tokenizer: Tokenizer
+    defaults: GenerationDefaults = field(default_factory=GenerationDefaults)
 
     @property
     def name(self) -> str:

@@ -11,6 +11,8 @@ from dataclasses import replace
 
 from server.engine.catalogue import Served
 from server.engine.messages import Embed, FillMask, Generate, Standing
+from server.engine.sources import begin, in_character, read_source
+from server.engine.truncation import truncated
 from server.errors import ContextTooLong, EmptyInput, InvalidRequest, NoMask, RequestTooLarge
 from server.grammar import check
 from server.request import (
@@ -20,7 +22,6 @@ from server.request import (
     GenerateRequest,
     MaskWork,
     Sampling,
-    Side,
     Terms,
 )
 from server.text.tokenizer import Tokenizer
@@ -29,9 +30,7 @@ MAX_CANDIDATES = 2000  # of one text: each is a whole text to decode and send
 
 
 def generate(id_: int, model: Served, request: GenerateRequest) -> Generate:
-    tokens = _tokens(model, request.prompt, add_special_tokens=request.add_special_tokens)
-    if request.truncate is not None:
-        tokens = tokens[-request.truncate :]
+    source, tokens = _prompt(model, request)
     _check_grammar(request)
     return Generate(
         id=id_,
@@ -44,13 +43,36 @@ def generate(id_: int, model: Served, request: GenerateRequest) -> Generate:
         alternatives=request.alternatives,
         prompt_alternatives=request.prompt_alternatives,
         grammar=request.grammar,
+        source=source,
+        beams=request.beams,
     )
+
+
+def _prompt(model: Served, request: GenerateRequest) -> tuple[tuple[int, ...], list[int]]:
+    """What an encoder reads, if there is one, and what the decoder goes on with."""
+    if model.card.source_tokens is not None:
+        source = read_source(model, request)
+        _check_vocabulary(model, source)
+        return source, begin(model, request)
+    _refuse_languages(request)
+    tokens = _tokens(model, request.prompt, add_special_tokens=request.add_special_tokens)
+    return (), tokens if request.truncate is None else tokens[-request.truncate :]
+
+
+def _refuse_languages(request: GenerateRequest) -> None:
+    for parameter, code in (("src_lang", request.source_language), ("tgt_lang", request.target_language)):
+        if code is not None:
+            raise InvalidRequest(
+                f"`{parameter}` cannot be given: this model is no translator", parameter=parameter
+            )
 
 
 def _check_grammar(request: GenerateRequest) -> None:
     if request.grammar is None:
         return
     check(request.grammar)
+    if request.beams is not None:
+        raise InvalidRequest("a grammar and `num_beams` exclude each other", parameter="num_beams")
     if request.ignore_eos:
         raise InvalidRequest("a grammar and `ignore_eos` exclude each other", parameter="ignore_eos")
 
@@ -81,7 +103,8 @@ def _sampling(model: Served, request: GenerateRequest) -> Sampling:
     dry = chosen.dry
     if dry is not None:
         dry = replace(dry, breakers=_breakers(model.tokenizer, request.dry_breakers))
-    return replace(chosen, bad_words=bad_words, dry=dry)
+    chosen = replace(chosen, bad_words=bad_words, dry=dry)
+    return chosen if model.card.source_tokens is None else in_character(model, request, chosen)
 
 
 def _check_ids(model: Served, parameter: str, ids: Sequence[int]) -> None:
@@ -135,7 +158,7 @@ def embed(id_: int, model: Served, request: EmbedRequest) -> Embed:
     if len(tokens) > model.max_tokens:
         if not request.truncate:
             raise ContextTooLong(tokens=len(tokens), limit=model.max_tokens)
-        tokens = _truncated(model, request)
+        tokens = truncated(model, tokens, request.text, model.max_tokens, request.truncation_side)
     work = EmbedWork(normalize=request.normalize, dimensions=request.dimensions)
     standing = _standing(request.terms)
     return Embed(id=id_, model=model.name, tokens=tuple(tokens), work=work, standing=standing)
@@ -154,28 +177,14 @@ def _tokens(model: Served, text: str | Sequence[int], *, add_special_tokens: boo
         tokens = list(text)
     if not tokens:
         raise EmptyInput
-    if not 0 <= min(tokens) <= max(tokens) < model.card.vocab_size:
-        last = model.card.vocab_size - 1
-        raise InvalidRequest(f"`inputs` token ids must be between 0 and {last}", parameter="inputs")
+    _check_vocabulary(model, tokens)
     return tokens
 
 
-def _truncated(model: Served, request: EmbedRequest) -> list[int]:
-    """The text's own tokens cut at one side, and the special ones around them kept."""
-    if not isinstance(request.text, str):
-        return _cut(list(request.text), model.max_tokens, request.truncation_side)
-    whole = model.tokenizer.encode(request.text)
-    bare = model.tokenizer.encode(request.text, add_special_tokens=False)
-    places = (i for i in range(len(whole)) if whole[i : i + len(bare)] == bare)
-    start = next(places, None)
-    if start is None:
-        raise InvalidRequest("`truncate` is not possible with this model's tokenizer", parameter="truncate")
-    kept = _cut(bare, model.max_tokens - (len(whole) - len(bare)), request.truncation_side)
-    return [*whole[:start], *kept, *whole[start + len(bare) :]]
-
-
-def _cut(tokens: list[int], count: int, side: Side) -> list[int]:
-    return tokens[:count] if side is Side.RIGHT else tokens[len(tokens) - count :]
+def _check_vocabulary(model: Served, tokens: Sequence[int]) -> None:
+    last = model.card.vocab_size - 1
+    if not 0 <= min(tokens) <= max(tokens) <= last:
+        raise InvalidRequest(f"`inputs` token ids must be between 0 and {last}", parameter="inputs")
 
 
 def _target_ids(tokenizer: Tokenizer, targets: Sequence[str]) -> tuple[int, ...]:

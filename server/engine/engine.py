@@ -32,10 +32,12 @@ from server.request import (
     Sampling,
     Task,
 )
+from server.text.generation_defaults import GenerationDefaults
 from server.text.tokenizer import Tokenizer, TokenSpan
 
 FRESH_S = 10.0  # a step this recent proves that a model's forward pass works
 PROBE_TIMEOUT_S = 5.0
+PASSES = frozenset({Task.GENERATE, Task.FILL_MASK, Task.EMBED})  # the other tasks are one of these
 
 A = TypeVar("A", Sampled, Vector, MaskScores)
 
@@ -43,9 +45,18 @@ A = TypeVar("A", Sampled, Vector, MaskScores)
 class Engine:
     """Call `load` once; until it returns, every request is answered NotReady."""
 
-    def __init__(self, link: Link, tokenizers: Mapping[str, Tokenizer], *, max_requests: int) -> None:
+    def __init__(
+        self,
+        link: Link,
+        tokenizers: Mapping[str, Tokenizer],
+        *,
+        max_requests: int,
+        defaults: Mapping[str, GenerationDefaults] | None = None,
+    ) -> None:
+        """`defaults`: how the models' folders would have them generate, by model."""
         self._link = link
         self._tokenizers = tokenizers
+        self._defaults = defaults or {}
         self._admission = Admission(max_requests)
         self._catalogue: Catalogue | None = None
         self._probing = asyncio.Lock()
@@ -54,7 +65,14 @@ class Engine:
         """Wait for the models. Raises NotReady if they cannot be loaded."""
         ready = await self._link.ready()
         self._catalogue = Catalogue(
-            [Served(card=card, tokenizer=self._tokenizers[card.name]) for card in ready.cards]
+            [
+                Served(
+                    card=card,
+                    tokenizer=self._tokenizers[card.name],
+                    defaults=self._defaults.get(card.name, GenerationDefaults()),
+                )
+                for card in ready.cards
+            ]
         )
         for card in ready.cards:
             self.stats.models.setdefault(card.name, ModelStats())
@@ -83,6 +101,14 @@ class Engine:
         """The model that a request means: the named one, or the first that can do the task."""
         return self._models.select(task, name).card
 
+    def generation_defaults(self, model: str) -> GenerationDefaults:
+        """How the folder of that model would have it generate."""
+        return self._models.named(model).defaults
+
+    def languages(self, model: str) -> tuple[str, ...]:
+        """Between which that model translates, as requests name them; none where its tokenizer knows none."""
+        return self._models.named(model).tokenizer.languages
+
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[Chunk]:
         """Stream the answer. Closing the iterator, for whatever reason, aborts the request."""
         model = self._models.select(Task.GENERATE, request.model)
@@ -90,7 +116,7 @@ class Engine:
         with self._admitted(model, Task.GENERATE):
             command = await asyncio.to_thread(commands.generate, self._link.new_id(), model, request)
             transcript = Transcript(model.tokenizer, command, request)
-            stats.prompt_tokens += len(command.tokens)
+            stats.prompt_tokens += len(command.prompt)
             with self._link.asked(command) as answers:
                 chunk = Chunk(tokens=())
                 while chunk.finish is None:
@@ -157,9 +183,9 @@ class Engine:
 
     async def _probe(self, model: Served) -> None:
         """A real forward pass of one token for everything that the model can do."""
-        for task in sorted(model.card.tasks, key=lambda task: task.value):
+        for task in sorted(model.card.tasks & PASSES, key=lambda task: task.value):
             try:
-                with self._link.asked(_probe(self._link.new_id(), model.name, task)) as answers:
+                with self._link.asked(_probe(self._link.new_id(), model.card, task)) as answers:
                     answer = await asyncio.wait_for(answers.get(), PROBE_TIMEOUT_S)
             except TimeoutError:
                 raise NotReady(f"{model.name} did not answer within {PROBE_TIMEOUT_S:g} s") from None
@@ -189,14 +215,15 @@ class Engine:
             stats.request_latency.observe(_now() - started)
 
 
-def _probe(id_: int, model: str, task: Task) -> Generate | FillMask | Embed:
+def _probe(id_: int, card: ModelCard, task: Task) -> Generate | FillMask | Embed:
     match task:
-        case Task.GENERATE:
-            return Generate(id_, model, [0], 1, Sampling(temperature=0.0), [])
         case Task.FILL_MASK:
-            return FillMask(id_, model, (0,), MaskWork(positions=(0,), top_k=1))
+            return FillMask(id_, card.name, (0,), MaskWork(positions=(0,), top_k=1))
         case Task.EMBED:
-            return Embed(id_, model, (0,), EmbedWork())
+            return Embed(id_, card.name, (0,), EmbedWork())
+        case _:
+            source = () if card.source_tokens is None else (0,)
+            return Generate(id_, card.name, [0], 1, Sampling(temperature=0.0), [], source=source)
 
 
 def _now() -> float:

@@ -10,7 +10,7 @@ import struct
 
 import msgspec
 
-from server.request import EmbedWork, FinishReason, Grammar, MaskWork, ModelCard, Sampling
+from server.request import Beams, EmbedWork, FinishReason, Grammar, MaskWork, ModelCard, Sampling
 from server.scheduling.plan import Scored
 
 LENGTH = struct.Struct(">I")
@@ -68,6 +68,12 @@ class Generate(_Message, frozen=True):
     prompt_alternatives: int | None = None
     grammar: Grammar | None = None
     source: tuple[int, ...] = ()
+    beams: Beams | None = None  # the tokens come all at once then, at the end
+
+    @property
+    def prompt(self) -> tuple[int, ...]:
+        """What was asked: the source, where an encoder reads it."""
+        return self.source or tuple(self.tokens)
 
 
 class FillMask(_Message, frozen=True):

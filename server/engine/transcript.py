@@ -23,7 +23,7 @@ class Transcript:
         self._min_new_tokens = command.sampling.min_new_tokens
         self._stop_tokens = frozenset(request.stop_tokens)
         self._seed = command.sampling.seed
-        self._prompt = tuple(command.tokens)
+        self._prompt = command.prompt
         self._scores = list[Scored]()  # of the prompt
         self._owes_prompt = command.prompt_alternatives is not None  # the first chunk takes it along
         self._cached = 0

@@ -220,7 +220,7 @@ async def test_a_receipt_changed_by_hand_is_refused(client: AsyncClient, path: s
     [
         ("nonsense", 1, "unknown field `receipt.nonsense`"),
         ("parameters.sampling.top_z", 1, "unknown field `receipt.parameters.sampling.top_z`"),
-        ("version", 2, "`receipt.version` must be 1"),
+        ("version", 1, "`receipt.version` must be 2"),
         ("prompt_ids", [], "`receipt.prompt_ids` cannot be empty"),
         ("prompt_ids", ["1"], "`receipt.prompt_ids` must be a list of token ids"),
         ("output_ids", [1.5], "`receipt.output_ids` must be a list of token ids"),

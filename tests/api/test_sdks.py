@@ -20,7 +20,7 @@ from server.api.app import create_app
 from server.errors import EngineFailed, Overloaded
 from server.request import GenerateRequest, Grammar, GrammarKind
 from tests.api.live import live_server
-from tests.fakes import FakeEngine
+from tests.fakes import TRANSLATOR, FakeEngine
 
 
 @pytest.fixture(scope="module")
@@ -161,3 +161,40 @@ def test_too_large_a_body_is_refused_before_it_is_read(url: str) -> None:
     response = httpx.post(f"{url}/generate", json={"inputs": "x" * 3_000_000})
     assert response.status_code == 413
     assert "at most 2097152 bytes" in response.json()["error"]
+
+
+@pytest.fixture(scope="module")
+def translator() -> Iterator[str]:
+    with live_server(create_app(FakeEngine(cards=(TRANSLATOR,)))) as url:
+        yield url
+
+
+@pytest.mark.parametrize("path", ["", "/summarize", "/models/t5", "/models/t5/pipeline/summarization"])
+def test_summarization(translator: str, path: str) -> None:
+    client = InferenceClient(f"{translator}{path}")
+    assert client.summarization("a long text").summary_text == "Hello!"
+    short = client.summarization("a", generate_parameters={"max_new_tokens": 2}, truncation="only_first")
+    assert short.summary_text == "Hello"
+
+
+@pytest.mark.parametrize("path", ["/translate", "/?task=translation", "/models/t5/pipeline/translation"])
+def test_translation(translator: str, path: str) -> None:
+    assert InferenceClient(f"{translator}{path}").translation("a text").translation_text == "Hello!"
+
+
+def test_translation_between_languages() -> None:
+    engine = FakeEngine(cards=(TRANSLATOR,), spoken=("en", "de"))
+    with live_server(create_app(engine)) as url:
+        answer = InferenceClient(url).translation("a text", src_lang="en", tgt_lang="de")
+    assert answer.translation_text == "Hello!"
+    assert isinstance(engine.asked[0], GenerateRequest)
+    assert engine.asked[0].target_language == "de"
+
+
+def test_one_address_for_every_task(url: str) -> None:
+    client = InferenceClient(url)
+    assert client.text_generation("hi") == "Hello!"
+    assert [one.token_str for one in client.fill_mask("a [MASK].", targets=["b"], model=f"{url}")] == ["b"]
+    assert client.feature_extraction("a b", normalize=True).shape[-1] == 2
+    nested = InferenceClient(f"{url}/models/org/bert")
+    assert nested.fill_mask("a [MASK].", top_k=1)[0].token_str == "capital"

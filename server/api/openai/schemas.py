@@ -67,8 +67,6 @@ class OpenAIBody(GenerationParameters, StructuredBody):
     user: Text | None = None
     """Who asks, for the caller's own records."""
 
-    length_penalty: Annotated[float | None, only(1.0)] = 1.0
-    use_beam_search: Annotated[bool | None, only(False)] = False
     skip_special_tokens: Annotated[bool | None, only(True)] = True
     spaces_between_special_tokens: Annotated[bool | None, only(True)] = True
 
