@@ -8,7 +8,7 @@ from typing import Any
 
 from models.config import Config
 from models.errors import UnsupportedModel
-from models.families import bert, distilbert, gguf, gpt2, llama, qwen, roberta
+from models.families import bert, distilbert, gguf, gpt2, llama, mistral, qwen, roberta
 from models.families.naming import Family
 from models.families.neutral import NEUTRAL
 from models.families.reading import Fields, choice
@@ -18,7 +18,8 @@ FAMILIES: Mapping[str, Family] = {
     "distilbert": distilbert.FAMILY,
     "gpt2": gpt2.FAMILY,
     "llama": llama.FAMILY,
-    "mistral": llama.MISTRAL,
+    "ministral": mistral.MINISTRAL,
+    "mistral": mistral.MISTRAL,
     "qwen2": qwen.QWEN2,
     "qwen3": qwen.QWEN3,
     "roberta": roberta.FAMILY,

@@ -41,6 +41,22 @@ def llama(**fields: Any) -> Callable[[], Any]:
     return lambda: transformers.LlamaConfig(**SIZES | fields)
 
 
+def mistral(**fields: Any) -> Callable[[], Any]:
+    return lambda: transformers.MistralConfig(**SIZES | fields)
+
+
+def ministral(**fields: Any) -> Callable[[], Any]:
+    return lambda: transformers.MinistralConfig(**SIZES | {"head_dim": 8} | fields)
+
+
+def qwen2(**fields: Any) -> Callable[[], Any]:
+    return lambda: transformers.Qwen2Config(**SIZES | fields)
+
+
+def qwen3(**fields: Any) -> Callable[[], Any]:
+    return lambda: transformers.Qwen3Config(**SIZES | {"head_dim": 16} | fields)
+
+
 CONFIGS: dict[str, Callable[[], Any]] = {
     "gpt2, plain": lambda: transformers.GPT2Config(
         vocab_size=97, n_positions=256, n_embd=32, n_layer=3, n_head=4, bos_token_id=0, eos_token_id=1
@@ -57,4 +73,31 @@ CONFIGS: dict[str, Callable[[], Any]] = {
         rope_parameters=YARN | {"mscale": 2.0, "mscale_all_dim": 0.5, "beta_slow": 0.3}
     ),
     "llama, YaRN, parts of pairs": llama(rope_parameters=YARN | {"truncate": False, "rope_theta": 1000.0}),
+    "mistral, window": mistral(sliding_window=7, tie_word_embeddings=True),
+    "mistral, no window": mistral(sliding_window=None, head_dim=12),
+    "mistral, YaRN in a window": mistral(sliding_window=40, rope_parameters=YARN, hidden_act="relu"),
+    "ministral, window": ministral(sliding_window=9),
+    "ministral, no layer local": ministral(
+        layer_types=["full_attention"] * 3, sliding_window=7, head_dim=12, tie_word_embeddings=True
+    ),
+    "ministral, some layers local": ministral(
+        sliding_window=9,
+        layer_types=["full_attention", "sliding_attention", "full_attention"],
+        rope_parameters=LINEAR,
+    ),
+    "qwen2, plain": qwen2(),
+    "qwen2, tied, dynamic scaling": qwen2(
+        tie_word_embeddings=True, rope_parameters=DYNAMIC, max_position_embeddings=32
+    ),
+    "qwen2, upper layers local": qwen2(use_sliding_window=True, sliding_window=5, max_window_layers=1),
+    "qwen2, layers by name": qwen2(
+        use_sliding_window=True,
+        sliding_window=11,
+        layer_types=["sliding_attention", "full_attention", "sliding_attention"],
+    ),
+    "qwen3, plain": qwen3(),
+    "qwen3, biases, tied": qwen3(attention_bias=True, tie_word_embeddings=True, hidden_act="gelu"),
+    "qwen3, local layers, YaRN": qwen3(
+        use_sliding_window=True, sliding_window=5, max_window_layers=1, rope_parameters=YARN
+    ),
 }

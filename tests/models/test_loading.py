@@ -102,7 +102,7 @@ def test_a_copy_of_the_embeddings_as_head_is_accepted_and_another_head_is_not(ll
         ({"rope_parameters": None, "rope_scaling": {"type": "dynamic"}}, "`factor`"),
         ({"rope_parameters": None, "rope_scaling": {"type": "linear"}}, "`factor`"),
         ({"rope_parameters": {"partial_rotary_factor": -0.5}}, "`partial_rotary_factor`, has -0.5"),
-        ({"rope_parameters": {"partial_rotary_factor": 2.0}}, "pairs of 16 of 8 elements"),
+        ({"rope_parameters": {"partial_rotary_factor": 2.0}}, "`partial_rotary_factor` is 2.0"),
         ({"quantization_config": {"quant_method": "gptq"}}, "`quantization_config`"),
         ({"num_hidden_layers": "12"}, "`num_hidden_layers`, has '12'"),
         ({"vocab_size": None}, "`vocab_size`, has None"),
@@ -141,9 +141,9 @@ def test_an_encoder_config_that_is_not_implemented_is_refused_by_name(
     assert message in str(caught.value)
 
 
-def test_qwen_windows_are_refused(llama: Path) -> None:
-    change_config(llama, model_type="qwen2", use_sliding_window=True)
-    with pytest.raises(UnsupportedModel, match="`use_sliding_window` is True"):
+def test_local_layers_without_a_window_are_refused(llama: Path) -> None:
+    change_config(llama, model_type="qwen2", layer_types=["sliding_attention"])
+    with pytest.raises(UnsupportedModel, match="`layer_types` has sliding_attention, but there is no"):
         load_plain(llama)
 
 
