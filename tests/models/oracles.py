@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Callable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -125,15 +126,14 @@ ENCODER = Kind(auto=transformers.AutoModelForMaskedLM, expected=_logits, actual=
 _TABLES: tuple[tuple[Kind, Mapping[str, Callable[[], Any]]], ...] = ((DECODER, decoder_configs_b.CONFIGS),)
 
 
-def subjects() -> dict[str, Subject]:
-    """The first configuration of each family, by the name that its file gives it."""
-    found = dict[str, Subject]()
+def _subjects() -> dict[str, list[Subject]]:
+    found = defaultdict[str, list[Subject]](list)
     for kind, table in _TABLES:
         for build in table.values():
             config = build()
-            if config.model_type not in found:
-                found[config.model_type] = Subject.of(kind, config)
+            found[config.model_type].append(Subject.of(kind, config))
     return found
 
 
-SUBJECTS = subjects()
+# Every configuration of the tables of parity, by the name of its family in a file.
+SUBJECTS: Mapping[str, Sequence[Subject]] = _subjects()
