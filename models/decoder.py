@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from models.blocks import BLOCKS, Block
 from models.config import Bias, DecoderConfig, Head
 from models.kv_cache import KVCache
-from models.layers.bias import AlibiBias, RelativeBias, ScoreBias
+from models.layers.bias import RelativeBias, ScoreBias, build_alibi
 from models.layers.embedding import Embeddings
 from models.layers.linear import Linear, project
 from models.layers.lora import Mixing
@@ -33,6 +33,7 @@ class LayerContext:
     keys: Tensor  # the cache of the layer, [num_blocks, kv_heads, block_size, head_dim]
     values: Tensor
     mixing: Mixing | None = None
+    sources: AttentionPlan | None = None  # who attends to what of an encoder's output, where there is one
 
 
 class CausalAttention(nn.Module):
@@ -123,7 +124,7 @@ class Sights(nn.Module):
         )
         self.rotaries = nn.ModuleList(RotaryEmbedding(one, config.head_dim) for one in config.rotaries)
         self._alibi = (
-            AlibiBias(config.positions, config.heads) if isinstance(config.positions, Alibi) else None
+            build_alibi(config.positions, config.heads) if isinstance(config.positions, Alibi) else None
         )
         self._config = config
 

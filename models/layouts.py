@@ -40,6 +40,8 @@ def lay_out(tensor: Tensor, layout: Layout, shape: HeadShape) -> Tensor:
             return tensor.t() if tensor.dim() == 2 else tensor
         case Layout.ROTARY_PAIRS:
             return _unpair(tensor, shape)
+        case Layout.HEADS_OF_ROTARY_PAIRS:
+            return _unpair(tensor.flatten(), shape).view_as(tensor)
         case Layout.GROUPED_QKV:
             return _ungroup(tensor, shape)
         case Layout.ROWS:

@@ -105,10 +105,12 @@ class Rotary:
 class Alibi:
     """Scores fall with the distance, at a slope of each head's own: Press et al. 2021, arXiv 2108.12409.
 
-    `scale` multiplies the slopes: Falcon divides them by sqrt(head size), as it does the scores.
+    `scale` multiplies the slopes: Falcon divides them by sqrt(head size), as it does the scores. `rounded`:
+    slopes, positions and their products are bfloat16, as Falcon was trained.
     """
 
     scale: float = 1.0
+    rounded: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

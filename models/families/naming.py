@@ -16,6 +16,7 @@ class Layout(Enum):
     OUT_IN = "out_in"  # as torch does: [out, in]
     IN_OUT = "in_out"  # GPT-2's Conv1D: transpose it
     ROTARY_PAIRS = "rotary_pairs"  # turned elements lie side by side (GPT-J, GGUF); ours half a head apart
+    HEADS_OF_ROTARY_PAIRS = "heads_of_rotary_pairs"  # the same of [heads, elements]: Cohere's norms
     GROUPED_QKV = "grouped_qkv"  # for each key head its queries, its key, its value (GPT-NeoX, BLOOM, Falcon)
     ROWS = "rows"  # a vector that is one row of ours: those whose number `*` stands for, in order
 
@@ -54,3 +55,4 @@ class Family:
     neutral: frozenset[str] = frozenset()  # configuration keys that cannot change a result: see `neutral.py`
     head: str | None = None  # a language-model head of its own; a copy of the embeddings where it is tied
     suffixes: Mapping[str, str] = field(default_factory=dict)  # older spellings: {".gamma": ".weight"}
+    keys: Mapping[str, str] = field(default_factory=dict)  # the same of configuration keys, old -> new

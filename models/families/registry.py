@@ -8,18 +8,43 @@ from typing import Any
 
 from models.config import Config
 from models.errors import UnsupportedModel
-from models.families import bert, distilbert, gguf, gpt2, llama, mistral, qwen, roberta
+from models.families import (
+    bert,
+    bloom,
+    cohere,
+    distilbert,
+    falcon,
+    gguf,
+    gpt2,
+    gpt_bigcode,
+    gpt_neo,
+    gpt_neox,
+    gptj,
+    llama,
+    mistral,
+    opt,
+    qwen,
+    roberta,
+)
 from models.families.naming import Family
 from models.families.neutral import NEUTRAL
 from models.families.reading import Fields, choice
 
 FAMILIES: Mapping[str, Family] = {
     "bert": bert.FAMILY,
+    "bloom": bloom.FAMILY,
+    "cohere": cohere.FAMILY,
     "distilbert": distilbert.FAMILY,
+    "falcon": falcon.FAMILY,
     "gpt2": gpt2.FAMILY,
+    "gpt_bigcode": gpt_bigcode.FAMILY,
+    "gpt_neo": gpt_neo.FAMILY,
+    "gpt_neox": gpt_neox.FAMILY,
+    "gptj": gptj.FAMILY,
     "llama": llama.FAMILY,
     "ministral": mistral.MINISTRAL,
     "mistral": mistral.MISTRAL,
+    "opt": opt.FAMILY,
     "qwen2": qwen.QWEN2,
     "qwen3": qwen.QWEN3,
     "roberta": roberta.FAMILY,
@@ -36,14 +61,29 @@ def read(raw: Mapping[str, Any]) -> tuple[Family, Config]:
     if "general.architecture" in raw:
         family = choice(raw, "general.architecture", gguf.FAMILIES)
         return family, _config(family, raw)
+    family = _named(raw.get("model_type"))
+    raw = _respelled(raw, family.keys)
     fields = Fields(raw)
-    family = _named(fields.get("model_type"))
     config = _config(family, fields)
     unread = sorted(set(fields.unread()) - NEUTRAL - family.neutral)
     if unread:
         keys = ", ".join(f"`{key}` {raw[key]!r}" for key in unread)
         raise UnsupportedModel(f"the model's configuration has {keys}: not supported for {raw['model_type']}")
     return family, config
+
+
+def _respelled(raw: Mapping[str, Any], keys: Mapping[str, str]) -> Mapping[str, Any]:
+    """With today's names for what older files call otherwise. UnsupportedModel where both are there, and
+    disagree."""
+    found = dict(raw)
+    for old, new in keys.items():
+        value = found.pop(old, None)
+        if value is None:
+            continue
+        if found.get(new) not in (None, value):
+            raise UnsupportedModel(f"`{old}` is {value!r}, but `{new}`, which means the same, {found[new]!r}")
+        found[new] = value
+    return found
 
 
 def _config(family: Family, raw: Mapping[str, Any]) -> Config:

@@ -28,6 +28,27 @@ class AlibiBias:
         return self._slopes.to(distances.device)[:, None, None] * distances[..., None, :, :]
 
 
+class RoundedAlibiBias:
+    """The same from products that are rounded to bfloat16, as Falcon was trained."""
+
+    def __init__(self, alibi: Alibi, heads: int) -> None:
+        self._slopes = alibi_slopes(heads).bfloat16()
+        self._scale = alibi.scale
+
+    def __call__(self, queries: Tensor, keys: Tensor) -> Tensor:
+        heights = self._heights(keys)[..., None, :] - self._heights(queries)[..., :, None]
+        return heights * self._scale
+
+    def _heights(self, positions: Tensor) -> Tensor:
+        """[..., P] -> [..., heads, P] float32"""
+        rounded = self._slopes.to(positions.device)[:, None] * positions[..., None, :].bfloat16()
+        return rounded.float()
+
+
+def build_alibi(alibi: Alibi, heads: int) -> ScoreBias:
+    return (RoundedAlibiBias if alibi.rounded else AlibiBias)(alibi, heads)
+
+
 def alibi_slopes(heads: int) -> Tensor:
     """A geometric series down to 2^-8 for a power of two; else every other one of the next is put behind it.
 

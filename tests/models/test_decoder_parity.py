@@ -18,11 +18,11 @@ from torch import Tensor
 
 from models.loading import LoadedDecoder, load
 from models.positions import DynamicScaling
-from tests.models import decoder_configs_b
+from tests.models import decoder_configs_a, decoder_configs_b
 from tests.models.paged import CPU, Session
 from tests.models.parity import report
 
-CONFIGS = decoder_configs_b.CONFIGS
+CONFIGS = {**decoder_configs_a.CONFIGS, **decoder_configs_b.CONFIGS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,8 @@ def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 def make_oracle(config: Any, folder: Path) -> Any:
     """Saved to `folder`. Eager attention: the fused one leaves out what it does not know (caps on scores)."""
     torch.manual_seed(0)
-    oracle = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
+    kind = "sdpa" if getattr(config, "alibi", False) else "eager"  # Falcon's eager attention adds ALiBi twice
+    oracle = transformers.AutoModelForCausalLM.from_config(config, attn_implementation=kind).eval()
     with torch.no_grad():
         for parameter in oracle.parameters():  # biases and norms too, which start as 0 and 1
             parameter.add_(torch.randn_like(parameter) * 0.1)

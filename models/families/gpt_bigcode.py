@@ -1,0 +1,36 @@
+"""StarCoder and SantaCoder (Li et al. 2023, arXiv 2305.06161): GPT-2 whose query heads share one key head."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from models.config import DecoderConfig
+from models.families import gpt2
+from models.families.naming import Family, Layout, Stored
+from models.families.reading import flag, refuse
+
+
+def config(raw: Mapping[str, Any]) -> DecoderConfig:
+    plain = gpt2.config(raw)
+    kv_heads = 1 if flag(raw, "multi_query", True) else plain.heads
+    refuse(raw, {"num_key_value_heads": kv_heads})
+    return replace(plain, architecture="gpt_bigcode", kv_heads=kv_heads)
+
+
+FAMILY = Family(
+    config=config,
+    prefix="transformer.",
+    names={
+        **gpt2.NAMES,
+        "blocks.{}.attention.qkv": Stored("h.{}.attn.c_attn", Layout.GROUPED_QKV),
+        "blocks.{}.attention.out": "h.{}.attn.c_proj",
+        "blocks.{}.mlp.up": "h.{}.mlp.c_fc",
+        "blocks.{}.mlp.down": "h.{}.mlp.c_proj",
+    },
+    ignored=gpt2.MASKS,
+    head="lm_head.weight",
+    # In which precision the reference scales and sums; ours is float32.
+    neutral=gpt2.NEUTRAL | {"attention_softmax_in_fp32", "scale_attention_softmax_in_fp32"},
+)
