@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import Enum
 
 from models.positions import Alibi, Disentangled, Learned, Relative, Rotary, Sinusoidal
@@ -96,6 +97,42 @@ class Sharing:
     blocks: int = 1
 
 
+class Pooling(Enum):
+    """How the vectors of a text's tokens become one."""
+
+    CLS = "cls"  # the first: Devlin et al. 2018
+    MAX = "max"  # the largest number at each place
+    MEAN = "mean"  # Reimers, Gurevych 2019, arXiv 1908.10084
+    MEAN_SQRT_LEN = "mean_sqrt_len"  # their sum by the square root of their number
+    WEIGHTED_MEAN = "weightedmean"  # the n-th counts n times: SGPT, Muennighoff 2022
+    LAST = "lasttoken"
+
+
+class HeadTask(Enum):
+    """What an encoder was given a head for."""
+
+    MASKED_LM = "masked_lm"  # which token belongs at a place
+    SEQUENCE = "sequence_classification"  # what a text, or a pair of texts, is
+    TOKEN = "token_classification"  # what each token is
+    SPAN = "question_answering"  # where an answer begins and ends
+    REPLACED = "replaced_token_detection"  # whether a token has been replaced: ELECTRA's discriminator
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncoderHead:
+    """What is put on top of hidden states h: ``W norm(act(V h + c)) + b``, and no more than ``W h + b``
+    without `activation`.
+
+    `pooling`: the tokens of a text become one row before that. `transform_bias`: there is a c; `bias`: a b.
+    """
+
+    activation: Activation | None = None
+    norm: Norm | None = None
+    pooling: Pooling | None = None
+    transform_bias: bool = True
+    bias: bool = True
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StackConfig:
     """What every stack of blocks has, whichever way it looks. `scale` multiplies the scores of attention;
@@ -180,6 +217,7 @@ class EncoderConfig(StackConfig):
     segments: int = 0
     first_norm: bool = True  # False: ModernBERT
     sharing: Sharing | None = None
+    heads: Mapping[HeadTask, EncoderHead] = field(default_factory=dict)  # that such models may have
 
     def __post_init__(self) -> None:
         """ValueError where the sizes contradict each other."""
@@ -238,4 +276,6 @@ def _check_rotaries(rotaries: tuple[Rotary, ...], head_dim: int) -> None:
     for rotary in rotaries:
         size = head_dim if rotary.size is None else rotary.size
         if size % 2 or not 0 < size <= head_dim:
-            raise ValueError(f"rotary positions cannot turn pairs of {size} of {head_dim} elements")
+            raise ValueError(
+                f"rotary positions cannot turn pairs of {size} of {head_dim} elements (`head_dim`)"
+            )

@@ -15,7 +15,7 @@ import transformers
 from torch import Tensor
 
 from models.loading import LoadedDecoder, LoadedEncoder
-from tests.models import decoder_configs_b
+from tests.models import decoder_configs_a, decoder_configs_b
 from tests.models.mutations import Raw
 from tests.models.paged import Session
 
@@ -123,7 +123,10 @@ def _logits(oracle: Any) -> Tensor:
 
 DECODER = Kind(auto=transformers.AutoModelForCausalLM, expected=_logits, actual=_decoded)
 ENCODER = Kind(auto=transformers.AutoModelForMaskedLM, expected=_logits, actual=_encoded)
-_TABLES: tuple[tuple[Kind, Mapping[str, Callable[[], Any]]], ...] = ((DECODER, decoder_configs_b.CONFIGS),)
+_TABLES: tuple[tuple[Kind, Mapping[str, Callable[[], Any]]], ...] = (
+    (DECODER, decoder_configs_a.CONFIGS),
+    (DECODER, decoder_configs_b.CONFIGS),
+)
 
 
 def _subjects() -> dict[str, list[Subject]]:

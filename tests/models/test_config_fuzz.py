@@ -28,6 +28,10 @@ from tests.models.paged import CPU
 IDENTITY = {"architectures", "model_type", "transformers_version", "_name_or_path", "dtype"}
 # Where a refusal may name a key that goes with the field instead.
 RELATED: Mapping[str, tuple[str, ...]] = {
+    "attention_types": ("attention_layers",),
+    "hidden_size": ("head_dim",),
+    "multi_query": ("num_key_value_heads",),
+    "num_attention_heads": ("head_dim",),
     "rope_parameters": ("rope_scaling", "rope_theta", "rope_type", "partial_rotary_factor"),
     "rope_scaling": ("rope_parameters",),
 }
