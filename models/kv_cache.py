@@ -7,6 +7,7 @@ PagedAttention, arXiv 2309.06180). Who holds which block is the scheduler's busi
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -38,6 +39,17 @@ class KVCache:
         shape = (config.layers, num_blocks, config.kv_heads, block_size, config.head_dim)
         self.keys = _zeros(shape, device, dtype).unbind()
         self.values = _zeros(shape, device, dtype).unbind()
+
+    def copy_blocks(self, pairs: Sequence[tuple[int, int]]) -> None:
+        """Copy the contents of the first block of each pair to its second, in every layer.
+
+        No block is written twice, nor read where another pair writes it: what is copied is what there was.
+        """
+        if not pairs:
+            return
+        read, written = torch.tensor(pairs, device=self.keys[0].device).unbind(1)
+        for layer in (*self.keys, *self.values):
+            layer[written] = layer[read]
 
     @staticmethod
     def bytes_per_block(config: DecoderConfig, block_size: int, dtype: torch.dtype) -> int:

@@ -27,6 +27,7 @@ def to_sequence(command: Generate) -> Sequence:
         alternatives=command.alternatives,
         prompt_alternatives=command.prompt_alternatives,
         constrained=command.grammar is not None,
+        beams=command.beams,
     )
 
 
@@ -49,12 +50,10 @@ def _deadline(standing: Standing) -> float:
 def check_complete(step: Step, results: Results) -> None:
     """Raises ValueError where something is not answered: it would wait for ever, or stop the whole loop."""
     if isinstance(step, DecodeStep):
-        sampled = results.sampled
-        unanswered = [
-            piece.sequence.id
-            for piece in step.slices
-            if piece.samples and (piece.sequence.id not in sampled or not sampled[piece.sequence.id].tokens)
-        ]
+        said = {id_ for id_, sampled in results.sampled.items() if sampled.tokens}
+        said |= {id_ for id_, continuations in results.continued.items() if continuations}
+        sampling = [piece.sequence.id for piece in step.slices if piece.samples]
+        unanswered = [id_ for id_ in sampling if id_ not in said]
     else:
         unanswered = [id_ for id_ in step.ids if id_ not in results.encoded]
     if unanswered:
@@ -67,7 +66,10 @@ def answers(step: Step, results: Results) -> Iterator[messages.Answer]:
 
 
 def _sampled(step: DecodeStep, results: Results) -> Iterator[messages.Answer]:
-    """Of what was sampled, only what the scheduler let stand; of who has failed, nothing."""
+    """Of what was sampled, only what the scheduler let stand; of who has failed, nothing.
+
+    A beam search says all at once, when it is over.
+    """
     for piece in step.slices:
         sequence = piece.sequence
         sampled, prompt = results.sampled.get(sequence.id), results.prompt.get(sequence.id, ())
@@ -75,8 +77,10 @@ def _sampled(step: DecodeStep, results: Results) -> Iterator[messages.Answer]:
             continue
         finish = sequence.finish_reason
         if sampled is not None or prompt or finish is not None:
-            tokens = () if sampled is None else sampled.tokens[: sequence.appended]
-            yield messages.Sampled(sequence.id, tokens, finish, prompt, sequence.cached or 0)
+            said = sampled.tokens if sampled is not None else sequence.search.best if sequence.search else ()
+            yield messages.Sampled(
+                sequence.id, said[: sequence.appended], finish, prompt, sequence.cached or 0
+            )
 
 
 def _encoded(results: Results) -> Iterator[messages.Answer]:

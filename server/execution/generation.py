@@ -10,11 +10,12 @@ from torch import Tensor
 
 from models.decoder import Decoder
 from models.kv_cache import KVCache
+from server.execution.beams import continue_beams
 from server.execution.inputs import DecoderInputs, Readout, read_out
 from server.execution.passes import DecoderPass, EncoderDecoder, EncoderDecoderPass, Pass
 from server.execution.sampling import Drawn, Row, sample
 from server.execution.scores import score
-from server.scheduling.plan import DecodeStep, Results, Sampled, Scored, Step
+from server.scheduling.plan import Continuation, DecodeStep, Results, Sampled, Scored, Step
 
 SCORED_ROWS = 32  # of prompts, at a time: each has the whole vocabulary's logits
 
@@ -37,7 +38,7 @@ class DecoderRunner:
             if isinstance(model, Decoder)
             else EncoderDecoderPass(model, cache, device)
         )
-        self._block_size = cache.block_size
+        self._cache = cache
         self._device = device
         self._matchers = dict[int, Matcher]()
 
@@ -51,11 +52,14 @@ class DecoderRunner:
 
     def run(self, step: Step) -> Results:
         assert isinstance(step, DecodeStep)
-        inputs = DecoderInputs.build(step, block_size=self._block_size, device=self._device)
+        inputs = DecoderInputs.build(step, block_size=self._cache.block_size, device=self._device)
+        self._cache.copy_blocks([pair for piece in step.slices for pair in piece.copies])
         hidden = self._pass.compute(step, inputs)
         readouts = read_out(step)
+        sampling = [one for one in readouts if one.sampled]
         return Results(
-            sampled=self._sample(hidden, [one for one in readouts if one.sampled]),
+            sampled=self._sample(hidden, [one for one in sampling if one.piece.sequence.beams is None]),
+            continued=self._branch(hidden, [one for one in sampling if one.piece.sequence.beams]),
             prompt={one.piece.sequence.id: self._score(hidden, one) for one in readouts if one.prompt},
         )
 
@@ -69,6 +73,12 @@ class DecoderRunner:
             one.piece.sequence.id: self._accept(one, [next(drawn) for _ in one.sampled]) for one in readouts
         }
 
+    def _branch(self, hidden: Tensor, readouts: Sequence[Readout]) -> dict[int, tuple[Continuation, ...]]:
+        if not readouts:
+            return {}
+        logits = self._logits(hidden, [i for one in readouts for i in one.sampled])
+        return continue_beams(logits, [one.piece for one in readouts])
+
     def _rows(self, readout: Readout) -> Iterator[Row]:
         sequence, draft = readout.piece.sequence, readout.piece.draft
         matcher = self._matchers.get(sequence.id)
@@ -77,6 +87,7 @@ class DecoderRunner:
                 sampling=sequence.sampling,
                 tokens=[*sequence.tokens, *draft[:drafted]] if drafted else sequence.tokens,
                 prompt_length=sequence.prompt_length,
+                max_new_tokens=sequence.max_new_tokens,
                 stop_tokens=sequence.stop_tokens,
                 alternatives=sequence.alternatives,
                 surprise=sequence.surprise,

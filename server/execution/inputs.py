@@ -21,21 +21,15 @@ class DecoderInputs:
 
     @classmethod
     def build(cls, step: DecodeStep, *, block_size: int, device: torch.device) -> DecoderInputs:
-        tokens, positions = list[int](), list[int]()
-        for piece in step.slices:
-            tokens += piece.tokens
-            positions += range(piece.start, piece.end)
-        paging = Paging.build(
-            [piece.sequence.blocks for piece in step.slices],
-            [piece.start for piece in step.slices],
-            [piece.count for piece in step.slices],
-            block_size,
-            device,
-        )
+        runs = [run for piece in step.slices for run in piece.runs]
+        counts = [len(run.tokens) for run in runs]
+        positions = [place for run in runs for place in range(run.start, run.start + len(run.tokens))]
         return cls(
-            tokens=torch.tensor(tokens, device=device),
+            tokens=torch.tensor([token for run in runs for token in run.tokens], device=device),
             positions=torch.tensor(positions, device=device),
-            paging=paging,
+            paging=Paging.build(
+                [run.table for run in runs], [run.start for run in runs], counts, block_size, device
+            ),
         )
 
 
@@ -44,7 +38,7 @@ class Readout:
     """The rows of a step's output, [T, hidden], whose logits are wanted for one slice."""
 
     piece: Slice
-    sampled: range  # for its new token, and for one after each token of its draft
+    sampled: range  # for its new token, for one after each token of its draft, or for those of all branches
     prompt: range  # for the scores of prompt tokens: each row is of the token before
 
     @property
@@ -58,8 +52,8 @@ def read_out(step: DecodeStep) -> list[Readout]:
     """Which rows each slice needs, in the order of the step."""
     readouts, first = list[Readout](), 0
     for piece in step.slices:
-        samples = 1 + len(piece.draft) if piece.samples else 0
-        behind = first + piece.count
+        samples = piece.width + len(piece.draft) if piece.samples else 0
+        behind = first + piece.count * piece.width
         scores = _scores(piece)
         readouts.append(
             Readout(

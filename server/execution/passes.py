@@ -71,7 +71,7 @@ class EncoderDecoderPass:
         sources = Sources.build(
             [sequence.memory for sequence in sequences],
             [len(sequence.source) for sequence in sequences],
-            [piece.count for piece in step.slices],
+            [piece.count * piece.width for piece in step.slices],
             self._cache.block_size,
             self._device,
         )

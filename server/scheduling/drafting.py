@@ -85,9 +85,10 @@ class Drafting:
     def draft(self, sequence: Sequence, limit: int) -> tuple[int, ...]:
         """At most `limit` tokens, and never as many as it still wants: the last is sampled, not drafted.
 
-        Mirostat learns from each token and a grammar follows each token, so these take them one by one.
+        Mirostat learns from each token, a grammar follows each token and beams branch at each, so these take
+        them one by one.
         """
-        if sequence.constrained or sequence.sampling.mirostat is not None:
+        if sequence.constrained or sequence.sampling.mirostat is not None or sequence.beams is not None:
             return ()
         drafter = self._drafters.setdefault(sequence.id, Drafter())
         wanted = sequence.max_new_tokens - sequence.generated - 1

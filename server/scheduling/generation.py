@@ -9,13 +9,16 @@ prefix cache still knows of it.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from collections.abc import Sequence as Seq
 from itertools import count
 
+from server.request import Beams
+from server.scheduling.beams import Search
 from server.scheduling.blocks import BlockPool
 from server.scheduling.drafting import Drafting
 from server.scheduling.fairness import OUTPUT_WEIGHT
 from server.scheduling.pace import DecoderPace, Demand
-from server.scheduling.plan import DecodeStep, Results, Sampled, Slice
+from server.scheduling.plan import Continuation, DecodeStep, Results, Sampled, Slice
 from server.scheduling.roster import Roster
 from server.scheduling.rotation import FairStep
 from server.scheduling.sequence import Sequence
@@ -83,7 +86,8 @@ class GenerationLane:
 
     def add(self, sequence: Sequence) -> None:
         """Queue it. ValueError where it has no tokens, has a source where the model takes none or none where
-        it does, or could never finish: its longest possible text must fit the pool alone, with its source."""
+        it does, or could never finish: its longest possible text must fit the pool alone, with its source and
+        all its branches, and these must fit a step."""
         if not sequence.tokens:
             raise ValueError("a sequence without tokens has nothing to continue")
         if bool(sequence.source) != self._sources:
@@ -142,12 +146,14 @@ class GenerationLane:
         return self._roster.seats_short(sequence) * self._usual_output / self._roster.seats.capacity
 
     def _check_room(self, sequence: Sequence) -> None:
-        longest = sequence.prompt_length + sequence.max_new_tokens
-        wanted = self.blocks.blocks_for(longest) + self.blocks.blocks_for(len(sequence.source))
-        if wanted > self.blocks.num_blocks:
+        width, longest = sequence.greatest_width, sequence.prompt_length + sequence.max_new_tokens
+        if width > self._max_batch_tokens:
+            raise ValueError(f"{width} beams can never fit into a step of {self._max_batch_tokens} tokens")
+        if self._roster.holdings.most(sequence, longest) > self.blocks.num_blocks:
             source = f" and a source of {len(sequence.source)}" if sequence.source else ""
+            beams = f" on {width} beams" if width > 1 else ""
             raise ValueError(
-                f"{longest} tokens{source} can never fit into {self.blocks.num_tokens} of KV cache"
+                f"{longest} tokens{beams}{source} can never fit into {self.blocks.num_tokens} of KV cache"
             )
 
     def _fair_step(self, rows: list[Sequence]) -> FairStep:
@@ -161,12 +167,36 @@ class GenerationLane:
         sequence.encoded = sequence.encoded or piece.encodes
         if sequence.prompt_alternatives is not None:
             sequence.scored = max(sequence.scored, min(piece.end, sequence.prompt_length - 1))
-        if piece.samples:
+        if sequence.search is not None:
+            self._branch(piece, sequence.search, results.continued[sequence.id])
+            return
+        if piece.samples and sequence.beams is None:
             self._append(piece, results.sampled[sequence.id])
         else:
             sequence.computed = piece.end
         sequence.read = sequence.computed >= sequence.prompt_length or sequence.read
         self._roster.remember(sequence, since=piece.start)
+        if piece.samples and sequence.beams is not None:
+            self._branch(piece, self._begin_search(sequence, sequence.beams), results.continued[sequence.id])
+
+    def _begin_search(self, sequence: Sequence, beams: Beams) -> Search:
+        sequence.search = Search(
+            beams,
+            table=sequence.blocks,
+            stop_tokens=sequence.stop_tokens,
+            max_new_tokens=sequence.max_new_tokens,
+        )
+        return sequence.search
+
+    def _branch(self, piece: Slice, search: Search, continuations: Seq[Continuation]) -> None:
+        """Every branch goes on by a token, or the best of all texts is what is said, whole."""
+        sequence = piece.sequence
+        search.advance(continuations)
+        self._roster.holdings.prune(sequence, search)
+        self._roster.shares.charge(sequence.tenant, OUTPUT_WEIGHT * piece.width)
+        sequence.tokens += [scored.token for scored in search.best]
+        sequence.appended = len(search.best)
+        sequence.computed = sequence.length - 1
 
     def _append(self, piece: Slice, sampled: Sampled) -> None:
         """What was sampled stands up to the first stop token; the cache holds all of it but the last."""

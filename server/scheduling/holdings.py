@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from server.scheduling.beams import Search
 from server.scheduling.blocks import BlockPool
 from server.scheduling.inflight import InFlight
 from server.scheduling.sequence import Sequence
@@ -26,11 +27,20 @@ class Holdings:
             self._in_flight.wait(sequence, name)
         return name is not None
 
-    def missing(self, sequence: Sequence, found: list[int]) -> int:
-        """How many blocks too few are free for its source and all its tokens, given those found; 0 or less:
-        it fits."""
+    def most(self, sequence: Sequence, length: int) -> int:
+        """Blocks that it can hold at most while its text is no longer than `length`, prompt included.
+
+        Those of its source count; and branches share what full blocks of the prompt there are, no more.
+        """
         memory = self._pool.blocks_for(len(sequence.source))
-        wanted = memory + self._pool.blocks_for(len(sequence.tokens)) - len(found)
+        shared = sequence.prompt_length // self._pool.block_size
+        return memory + shared + sequence.greatest_width * (self._pool.blocks_for(length) - shared)
+
+    def missing(self, sequence: Sequence, found: list[int]) -> int:
+        """How many blocks too few are free for its source, all its tokens and the first of each branch, given
+        those found; 0 or less: it fits."""
+        branching = sequence.greatest_width > 1
+        wanted = self.most(sequence, len(sequence.tokens) + branching) - len(found)
         return wanted + self._pool.count_idle(found) - self._pool.num_free
 
     def begin(self, sequence: Sequence, found: list[int]) -> None:
@@ -53,6 +63,8 @@ class Holdings:
 
     def grow(self, sequence: Sequence, tokens: int) -> bool:
         """Hold enough for so many more tokens; False, and nothing changes, if too few blocks are free."""
+        if sequence.search is not None:
+            return self._grow_branches(sequence, sequence.search)
         missing = self._pool.blocks_for(sequence.computed + tokens) - len(sequence.blocks)
         if missing <= 0:
             return True
@@ -61,6 +73,12 @@ class Holdings:
             return False
         sequence.blocks += new
         return True
+
+    def prune(self, sequence: Sequence, search: Search) -> None:
+        """Give back what no branch needs any more."""
+        needed = {block for branch in search.branches for block in branch.table}
+        self._pool.give_back([block for block in sequence.blocks if block not in needed])
+        sequence.blocks = [block for block in sequence.blocks if block in needed]
 
     def remember(self, sequence: Sequence, since: int) -> list[Sequence]:
         """Its tokens from `since` up to `computed` are in the cache now. Returns who waited for that."""
@@ -80,6 +98,17 @@ class Holdings:
         sequence.blocks, sequence.memory = [], []
         sequence.encoded = False
         return self._in_flight.end(sequence)
+
+    def _grow_branches(self, sequence: Sequence, search: Search) -> bool:
+        """By a token each: with the block that it goes to, where that is not theirs alone yet."""
+        number = sequence.computed // self._pool.block_size
+        needing = search.needing(number)
+        new = self._pool.take(len(needing))
+        if new is None:
+            return False
+        search.equip(needing, new, number)
+        sequence.blocks += new
+        return True
 
     def _name(self, sequence: Sequence, *, length: int) -> None:
         self._pool.name(sequence.chain, sequence.tokens, sequence.salt, source=sequence.source, length=length)

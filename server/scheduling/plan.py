@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from server.scheduling.sequence import Passage, Sequence
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Consecutive tokens from `start` on, whose keys and values go to the blocks of `table`."""
+
+    table: Seq[int]
+    start: int
+    tokens: Seq[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +28,9 @@ class Slice:
 
     One that `encodes` is the first since its sequence has a seat: before it the encoder runs over the whole
     source, and what the decoder attends to goes to the blocks of `sequence.memory`.
+
+    Of a beam search it is one token of each branch, `width` in all; before it, the contents of blocks are
+    copied as `copies` says, (from, to).
     """
 
     sequence: Sequence
@@ -25,11 +38,13 @@ class Slice:
     count: int
     draft: tuple[int, ...] = ()
     encodes: bool = field(default=False, kw_only=True)
+    width: int = field(default=1, kw_only=True)
+    copies: tuple[tuple[int, int], ...] = field(default=(), kw_only=True)
 
     @property
     def num_tokens(self) -> int:
-        """That are computed, the source included where this encodes it."""
-        return self.count + (len(self.sequence.source) if self.encodes else 0)
+        """That are computed, of all branches, and of the source where this encodes it."""
+        return self.count * self.width + (len(self.sequence.source) if self.encodes else 0)
 
     @property
     def streams(self) -> bool:
@@ -41,13 +56,16 @@ class Slice:
         return self.start + self.count
 
     @property
-    def tokens(self) -> list[int]:
-        """What is computed, `count` of them."""
-        return [*self.sequence.tokens[self.start : self.end], *self.draft]
+    def runs(self) -> list[Run]:
+        """What is computed: `width` runs of `count` tokens."""
+        sequence, search = self.sequence, self.sequence.search
+        if search is not None:
+            return [Run(one.table, self.start, [one.said[-1].token]) for one in search.branches]
+        return [Run(sequence.blocks, self.start, [*sequence.tokens[self.start : self.end], *self.draft])]
 
     @property
     def samples(self) -> bool:
-        return self.end == len(self.sequence.tokens) + len(self.draft) and self.sequence.max_new_tokens > 0
+        return self.end == self.sequence.length + len(self.draft) and self.sequence.max_new_tokens > 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,6 +125,18 @@ class Sampled:
 
 
 @dataclass(frozen=True, slots=True)
+class Continuation:
+    """A branch of a beam search, by its number, gone on by a token: `scored` is the model's own, as ever.
+
+    `score` sums the log-probabilities of the branch up to this token, after bias, bans and penalties.
+    """
+
+    parent: int
+    scored: Scored
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
 class Encoded:
     """What an encoder says of one passage: a `vector`, or for each mask its (token, score) candidates."""
 
@@ -116,13 +146,15 @@ class Encoded:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Results:
-    """By request id: tokens for each slice that samples, an answer for each passage.
+    """By request id: for each slice that samples, tokens, or the continuations of its beams, best first; for
+    each passage an answer.
 
     `prompt`: where asked for, the scores of the prompt tokens that follow those computed: a slice up to `end`
     scores those after `sequence.scored`, up to and including token `end` (the first is scored by nobody).
     """
 
     sampled: Mapping[int, Sampled] = field(default_factory=dict)
+    continued: Mapping[int, tuple[Continuation, ...]] = field(default_factory=dict)
     prompt: Mapping[int, tuple[Scored, ...]] = field(default_factory=dict)
     encoded: Mapping[int, Encoded] = field(default_factory=dict)
 

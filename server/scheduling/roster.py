@@ -123,10 +123,14 @@ class Roster:
         return victims
 
     def preempt(self, sequence: Sequence) -> None:
-        """Back into the queue, at its old place; what it computed stays in the cache while there is room."""
+        """Back into the queue, at its old place; what it computed stays in the cache while there is room.
+
+        Branches of a beam search are forgotten: nothing of them has been said.
+        """
         self.preemptions += 1
         self._stand(sequence)
         sequence.computed = 0
+        sequence.search = None
         self.waiting.join(sequence, sequence.arrival)
 
     def remember(self, sequence: Sequence, *, since: int) -> None:

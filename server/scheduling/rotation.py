@@ -8,7 +8,7 @@ tenant nothing is limited.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field
 
@@ -33,7 +33,7 @@ class FairStep:
         self, rows: Seq[Sequence], reading: Mapping[str, int], num_tenants: int, pace: DecoderPace
     ) -> None:
         self._pace = pace
-        self._rows = Counter(row.tenant for row in rows)
+        self._rows = _count_rows(rows)
         readers = {tenant: min(n, MOST_READ) for tenant, n in reading.items() if tenant not in self._rows}
         self._others = OTHERS_PART * (max(num_tenants, len(self._rows) + len(readers)) - 1)
         streams_s = min((pace.seconds(rows=count) for count in self._rows.values()), default=0.0)
@@ -95,16 +95,29 @@ class PromptBudget:
 
 
 def choose_rows(rows: Seq[Sequence], limit: int) -> list[Sequence]:
-    """At most `limit` of them. A tenant within its share has all; the rows of others take turns."""
-    if len(rows) <= limit:
+    """At most `limit` rows of them. A tenant within its share has all; the rows of others take turns.
+
+    Branches of one beam search run together. So that the widest gets its turn, who has waited longest runs
+    though it exceeds the limit, and a tenant that has any of its share left may exceed that.
+    """
+    left = limit
+    if _count_rows(rows).total() <= limit:
         return list(rows)
-    longest_unserved_first = sorted(rows, key=lambda row: row.served)
-    shares = max_min_shares(Counter(row.tenant for row in rows), limit)
+    shares = max_min_shares(_count_rows(rows), limit)
     if not all(shares.values()):  # fewer rows than tenants: these take turns, too
-        return longest_unserved_first[:limit]
+        shares = dict.fromkeys(shares, limit)
     chosen = list[Sequence]()
-    for row in longest_unserved_first:
-        if shares[row.tenant]:
-            shares[row.tenant] -= 1
+    for row in sorted(rows, key=lambda row: row.served):
+        if not chosen or (shares[row.tenant] > 0 and row.width <= left):
+            shares[row.tenant] -= row.width
+            left -= row.width
             chosen.append(row)
     return chosen
+
+
+def _count_rows(streams: Iterable[Sequence]) -> Counter[str]:
+    """By tenant; every branch of a beam search is one."""
+    rows = Counter[str]()
+    for stream in streams:
+        rows[stream.tenant] += stream.width
+    return rows

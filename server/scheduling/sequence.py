@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from server.request import EmbedWork, FinishReason, MaskWork, Sampling
+from server.request import Beams, EmbedWork, FinishReason, MaskWork, Sampling
 from server.scheduling.prefix import Prefix
+
+if TYPE_CHECKING:
+    from server.scheduling.beams import Search
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -14,12 +18,16 @@ class Sequence:
 
     That of an encoder-decoder has a `source`, too: the encoder's tokens. What the decoder attends to of it is
     in the blocks of `memory` once it is `encoded`, for as long as the sequence has its seat.
+
+    One with `beams` has a `search` from its first token on. Until that is over, `tokens` is the prompt alone;
+    a search that loses its seat begins anew.
     """
 
     id: int
     tokens: list[int]
     max_new_tokens: int  # 0: the prompt is only scored
     source: tuple[int, ...] = ()
+    beams: Beams | None = None
     sampling: Sampling = field(default_factory=Sampling)
     stop_tokens: frozenset[int] = frozenset()
     tenant: str = ""
@@ -30,9 +38,10 @@ class Sequence:
     prompt_alternatives: int | None = None  # None: the prompt is not scored
     constrained: bool = False  # by a grammar, which the runner holds
     computed: int = 0
-    blocks: list[int] = field(default_factory=list)
+    blocks: list[int] = field(default_factory=list)  # each once, of all branches
     memory: list[int] = field(default_factory=list)
     encoded: bool = False
+    search: Search | None = None
     cached: int | None = None  # tokens of the prompt found in the cache; None until it is admitted
     scored: int = 0  # tokens of the prompt whose log-probabilities have been reported
     surprise: float | None = None  # mirostat's running bound, in bits
@@ -63,8 +72,23 @@ class Sequence:
         return 0 if self.encoded else len(self.source)
 
     @property
+    def length(self) -> int:
+        """Of its text, or of each of its branches."""
+        return len(self.tokens) + (0 if self.search is None or self.search.best else self.search.generated)
+
+    @property
+    def width(self) -> int:
+        """How many texts go on side by side: rows of a step."""
+        return 1 if self.search is None else len(self.search.branches)
+
+    @property
+    def greatest_width(self) -> int:
+        """Once its prompt is read."""
+        return 1 if self.beams is None or not self.max_new_tokens else self.beams.width
+
+    @property
     def pending(self) -> int:
-        return len(self.tokens) - self.computed
+        return self.length - self.computed
 
     @property
     def generated(self) -> int:
@@ -73,7 +97,7 @@ class Sequence:
     @property
     def decoding(self) -> bool:
         """One token behind, as a stream is between two steps."""
-        return len(self.tokens) - self.computed == 1
+        return self.pending == 1
 
     @property
     def findable(self) -> int:
@@ -88,7 +112,8 @@ class Sequence:
             return FinishReason.TIMEOUT
         if self.generated and self.tokens[-1] in self.stop_tokens:
             return FinishReason.EOS
-        complete = self.generated >= self.max_new_tokens if self.max_new_tokens else self.read
+        wanted = self.max_new_tokens if self.beams is None else min(self.max_new_tokens, 1)
+        complete = self.generated >= wanted if wanted else self.read
         return FinishReason.LENGTH if complete else None
 
 

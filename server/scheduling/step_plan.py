@@ -29,7 +29,7 @@ class StepPlan:
         return tuple(self._slices.values())
 
     def add_rows(self, rows: list[Sequence], *, limit: int, servings: Iterator[int]) -> None:
-        """One token of each stream in `rows`, or of `limit` of them; `servings` number those given."""
+        """One token of each stream in `rows`, or `limit` rows of them; `servings` number those given."""
         for sequence in choose_rows(rows, min(limit, self._max_tokens)):
             if self._make_room(sequence):
                 self._put(sequence, 1)
@@ -41,7 +41,9 @@ class StepPlan:
         Those of tenants with many do not count: their rows are what others have to wait for anyway.
         """
         streams = [piece.sequence for piece in self.slices]
-        of_tenant = Counter(sequence.tenant for sequence in streams)
+        of_tenant = Counter[str]()
+        for piece in self.slices:
+            of_tenant[piece.sequence.tenant] += piece.width
         few = [sequence for sequence in streams if of_tenant[sequence.tenant] <= DRAFTING_ROWS]
         for sequence in few if len(few) <= DRAFTING_ROWS else ():
             limit = min(self._tokens_left // 2, self._holdings.room(sequence) - 1)
@@ -114,5 +116,12 @@ class StepPlan:
         return False
 
     def _put(self, sequence: Sequence, size: int, draft: tuple[int, ...] = ()) -> None:
-        encodes = sequence.unencoded > 0
-        self._slices[sequence.id] = Slice(sequence, sequence.computed, size, draft, encodes=encodes)
+        self._slices[sequence.id] = Slice(
+            sequence,
+            sequence.computed,
+            size,
+            draft,
+            encodes=sequence.unencoded > 0,
+            width=sequence.width,
+            copies=() if sequence.search is None else tuple(sequence.search.copies),
+        )

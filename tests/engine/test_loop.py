@@ -27,11 +27,11 @@ from server.engine.messages import (
     frame,
 )
 from server.errors import InvalidRequest
-from server.request import EmbedWork, FinishReason, Grammar, GrammarKind, MaskWork, Sampling
+from server.request import Beams, EmbedWork, FinishReason, Grammar, GrammarKind, MaskWork, Sampling
 from server.scheduling.blocks import BlockPool
 from server.scheduling.encoding import EncodingLane
 from server.scheduling.generation import GenerationLane
-from server.scheduling.plan import DecodeStep, Encoded, Results, Sampled, Scored, Step
+from server.scheduling.plan import Continuation, DecodeStep, Encoded, Results, Sampled, Scored, Step
 from server.scheduling.scheduler import Scheduler
 
 POISON = 666
@@ -42,7 +42,7 @@ FORGOTTEN = 888  # what holds it has no results
 class CountingRunner:
     """Continues every sequence with the next integer, in `step_s`; fails on any that holds `POISON`.
 
-    An encoder-decoder skips as many as its source's tokens are together.
+    An encoder-decoder skips as many as its source's tokens are together. A beam search says 5 over and over.
     """
 
     def __init__(self, *, step_s: float = 0.0) -> None:
@@ -59,14 +59,22 @@ class CountingRunner:
             if any(POISON in piece.sequence.tokens for piece in step.slices):
                 raise RuntimeError("poisoned")
             return Results(
+                continued={
+                    piece.sequence.id: tuple(
+                        Continuation(0, Scored(token, -0.5), -float(token))
+                        for token in range(5, 5 + 2 * piece.sequence.greatest_width)
+                    )
+                    for piece in step.slices
+                    if piece.samples and piece.sequence.beams and FORGOTTEN not in piece.sequence.tokens
+                },
                 sampled={
                     piece.sequence.id: Sampled(
                         (Scored(piece.sequence.tokens[-1] + 1 + sum(piece.sequence.source), -0.5),),
                         failure="lost" if LOST in piece.sequence.tokens else None,
                     )
                     for piece in step.slices
-                    if piece.samples and FORGOTTEN not in piece.sequence.tokens
-                }
+                    if piece.samples and not piece.sequence.beams and FORGOTTEN not in piece.sequence.tokens
+                },
             )
         return Results(
             encoded={
@@ -196,6 +204,22 @@ def test_a_request_without_the_source_that_its_model_needs_fails() -> None:
     with running_loop(CountingRunner()) as peer:
         peer.send(Generate(1, "t5", [10], 2, Sampling(), []))
         assert peer.receive() == Failed([1], "t5: an encoder-decoder needs a source")
+
+
+def test_a_beam_search_is_answered_whole_at_its_end() -> None:
+    with running_loop(CountingRunner()) as peer:
+        peer.send(generate(1, [10, 11], beams=Beams(width=2)))
+        answers = [peer.stepped().answers for _ in range(3)]
+        assert answers == [[], [], [messages.Sampled(1, (Scored(5, -0.5),) * 3, FinishReason.LENGTH)]]
+        assert peer.quiet
+
+
+def test_a_beam_search_that_the_runner_forgets_fails_by_itself() -> None:
+    with running_loop(CountingRunner()) as peer:
+        peer.send(generate(1, [FORGOTTEN], beams=Beams(width=2)))
+        assert peer.receive() == Failed([1], "ValueError while running gpt")
+        peer.send(generate(2, [10], new=1))
+        assert peer.stepped().answers == [messages.Sampled(2, (Scored(11, -0.5),), FinishReason.LENGTH)]
 
 
 def test_a_stop_token_ends_it() -> None:

@@ -25,7 +25,7 @@ from models.layers.linear import prepack
 from server.execution.device import is_batch_invariant
 from server.execution.generation import DecoderRunner
 from server.execution.runner import Runner
-from server.request import Dry, FinishReason, Mirostat, Sampling
+from server.request import Beams, Dry, EarlyStopping, FinishReason, Mirostat, Sampling
 from server.scheduling.blocks import BlockPool
 from server.scheduling.generation import GenerationLane
 from server.scheduling.plan import DecodeStep, Scored
@@ -35,7 +35,7 @@ from tests.execution.listener import Listener
 from tests.execution.test_generation import CONFIG, CPU
 
 BLOCK_SIZE = 4
-LONGEST_PROMPT, LONGEST_OUTPUT, LONGEST_SOURCE = 28, 20, 12
+LONGEST_PROMPT, LONGEST_OUTPUT, LONGEST_SOURCE, WIDEST = 28, 20, 12, 4
 FEW = (3, 4, 5)  # who chooses among these says what was said before, so that guesses often stand
 HOT = 20.0  # the decoder is sure of itself: less would leave mirostat and drafts nothing to be wrong about
 SAMPLERS: tuple[dict[str, Any], ...] = (
@@ -46,6 +46,13 @@ SAMPLERS: tuple[dict[str, Any], ...] = (
     {"temperature": HOT, "mirostat": Mirostat(tau=2.0, eta=0.5), "min_new_tokens": 6},
     {"typical_p": 0.7, "no_repeat_ngram": 2, "frequency_penalty": 0.5},
     {"dynatemp_range": 0.5, "xtc_probability": 0.5, "min_p": 0.02},
+)
+
+
+SEARCHED: tuple[dict[str, Any], ...] = (
+    {},
+    {"no_repeat_ngram": 2, "forced_first": 9},
+    {"repetition_penalty": 1.3, "min_new_tokens": 6, "forced_last": 4},
 )
 
 
@@ -96,9 +103,10 @@ class Said:
     finish: FinishReason | None = None
 
 
-def traffic(chance: Random, *, sources: bool) -> list[Asked]:
+def traffic(chance: Random, *, sources: bool, beams: bool) -> list[Asked]:
     """Some requests of their own, then two more samples of the first."""
     own = [request(chance, sources=sources) for _ in range(chance.randint(2, 5))]
+    own = [one | search(chance) if beams and chance.random() < 0.5 else one for one in own]
     sampling: Sampling = own[0]["sampling"]
     more = [own[0] | {"sampling": replace(sampling, sample=number)} for number in (1, 2)]
     return [
@@ -126,12 +134,23 @@ def request(chance: Random, *, sources: bool) -> dict[str, Any]:
     }
 
 
-def some_device(chance: Random, *, sources: bool) -> Device:
-    """12 blocks hold the longest text alone, 15 with its source."""
+def search(chance: Random) -> dict[str, Any]:
+    """How a beam search differs."""
+    beams = Beams(
+        width=chance.randint(2, WIDEST),
+        length_penalty=chance.choice([0.5, 2.0]),
+        early_stopping=chance.choice(list(EarlyStopping)),
+    )
+    sampling = Sampling(temperature=0.0, **chance.choice(SEARCHED))
+    return {"beams": beams, "sampling": sampling, "constrained": False}
+
+
+def some_device(chance: Random, *, sources: bool, beams: bool) -> Device:
+    """12 blocks hold the longest text alone, 30 on four beams, and a source takes three."""
     return Device(
-        blocks=chance.choice([15, 17, 23] if sources else [12, 14, 20]),
+        blocks=(30 if beams else 12) + (3 if sources else 0) + chance.choice([0, 2, 8]),
         sources=sources,
-        step_tokens=chance.choice([3, 16, 64]),
+        step_tokens=chance.choice([WIDEST if beams else 3, 16, 64]),
         seats=chance.choice([1, 2, 8]),
         speculation=chance.random() < 0.7,
         step_s=chance.choice([0.001, 0.05, 0.3]),
@@ -210,17 +229,21 @@ class Server:
         for sequence in (piece.sequence for piece in step.slices):
             said = self._said[sequence.id]
             said.prompt += results.prompt.get(sequence.id, ())
-            if sequence.id in results.sampled:
+            if sequence.search is not None:
+                said.tokens += sequence.search.best[: sequence.appended]
+            elif sequence.id in results.sampled:
                 said.tokens += results.sampled[sequence.id].tokens[: sequence.appended]
         return True
 
 
-@settings(max_examples=20, deadline=None)
-@given(seed=st.integers(0, 2**32), sources=st.booleans())
-def test_every_text_and_score_is_what_it_is_alone(decoder: Decoder, seed: int, sources: bool) -> None:
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 2**32), sources=st.booleans(), beams=st.booleans())
+def test_every_text_and_score_is_what_it_is_alone(
+    decoder: Decoder, seed: int, sources: bool, beams: bool
+) -> None:
     """The traffic is drawn from the seed: crowded as it is, it is worth more than what could be shrunk."""
-    asked = traffic(chance := Random(seed), sources=sources)
-    together = Server(decoder, some_device(chance, sources=sources)).serve(asked)
+    asked = traffic(chance := Random(seed), sources=sources, beams=beams)
+    together = Server(decoder, some_device(chance, sources=sources, beams=beams)).serve(asked)
     for one, said in zip(asked, together, strict=True):
         (alone,) = Server(decoder, Device(sources=sources)).serve([replace(one, comes_at=0)])
         assert said == alone

@@ -4,13 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Sequence as Seq
+from random import Random
 
-from server.scheduling.plan import DecodeStep, Encoded, EncodeStep, Results, Sampled, Scored, Slice, Step
+from server.scheduling.beams import Search
+from server.scheduling.plan import (
+    Continuation,
+    DecodeStep,
+    Encoded,
+    EncodeStep,
+    Results,
+    Sampled,
+    Scored,
+    Slice,
+    Step,
+)
 from server.scheduling.scheduler import Scheduler
 from server.scheduling.sequence import Passage, Sequence
 
 Model = Callable[[Seq[int]], int]
 
+BEAM_VOCABULARY = 13
 STEP_S, ROW_S, TOKEN_S = 0.010, 0.001, 0.0005
 
 
@@ -27,7 +40,7 @@ def counter(tokens: Seq[int]) -> int:
 class Device:
     """Keeps the tokens that each block holds, and answers from these alone, as a KV cache would.
 
-    A source is in blocks, too: the model sees it before the text.
+    A source is in blocks, too: the model sees it before the text. So is what each branch of a search said.
     """
 
     def __init__(self, model: Model = counter, block_size: int = 4) -> None:
@@ -41,16 +54,26 @@ class Device:
         if isinstance(step, EncodeStep):
             return Results(encoded={id_: Encoded(vector=(1.0,)) for id_ in step.ids})
         for piece in step.slices:
+            self._copy(piece.copies)
+        for piece in step.slices:
             self._write(piece)
+        sampling = [piece for piece in step.slices if piece.samples]
         return Results(
-            sampled={piece.sequence.id: self._sample(piece) for piece in step.slices if piece.samples},
+            sampled={one.sequence.id: self._sample(one) for one in sampling if one.sequence.beams is None},
+            continued={one.sequence.id: self._continue(one) for one in sampling if one.sequence.beams},
             prompt={piece.sequence.id: _scores(piece) for piece in step.slices},
         )
+
+    def _copy(self, pairs: Seq[tuple[int, int]]) -> None:
+        for read, written in pairs:
+            for place in range(self._block_size):
+                self._cache[written, place] = self._cache.get((read, place), -1)
 
     def _write(self, piece: Slice) -> None:
         if piece.encodes:
             self._put(piece.sequence.memory, 0, piece.sequence.source)
-        self._put(piece.sequence.blocks, piece.start, piece.tokens)
+        for run in piece.runs:
+            self._put(run.table, run.start, run.tokens)
 
     def _put(self, table: Seq[int], start: int, tokens: Seq[int]) -> None:
         for place, token in enumerate(tokens, start=start):
@@ -59,6 +82,14 @@ class Device:
     def _get(self, table: Seq[int], count: int) -> list[int]:
         size = self._block_size
         return [self._cache[table[place // size], place % size] for place in range(count)]
+
+    def _continue(self, piece: Slice) -> tuple[Continuation, ...]:
+        sequence = piece.sequence
+        source = self._get(sequence.memory, len(sequence.source))
+        texts = [[*source, *self._get(run.table, piece.end)] for run in piece.runs]
+        search = sequence.search
+        scores = [0.0] if search is None else [branch.score for branch in search.branches]
+        return continuations(texts, scores, sequence)
 
     def _sample(self, piece: Slice) -> Sampled:
         """Reads the whole context back from its blocks, whoever wrote it."""
@@ -87,8 +118,38 @@ def seconds(step: Step) -> float:
     return STEP_S + step.num_tokens * (ROW_S if isinstance(step, DecodeStep) else TOKEN_S)
 
 
+def continuations(texts: Seq[list[int]], scores: Seq[float], sequence: Sequence) -> tuple[Continuation, ...]:
+    """The best of every text's next tokens: what these score is drawn from text and token."""
+    every = [
+        Continuation(parent, Scored(token, -1.0), score - Random(repr((text, token))).randrange(256) / 16)
+        for parent, (text, score) in enumerate(zip(texts, scores, strict=True))
+        for token in range(BEAM_VOCABULARY)
+    ]
+    wanted = max(2, 1 + len(sequence.stop_tokens)) * sequence.greatest_width
+    return tuple(sorted(every, key=lambda one: -one.score)[:wanted])
+
+
+def best_of_beams(sequence: Sequence) -> list[int]:
+    """What a beam search must end with, had it the device for itself: nothing is shared, nothing copied."""
+    assert sequence.beams is not None
+    prompt = sequence.tokens[: sequence.prompt_length]
+    search = Search(
+        sequence.beams,
+        table=(),
+        stop_tokens=sequence.stop_tokens,
+        max_new_tokens=sequence.max_new_tokens,
+    )
+    search.advance(continuations([[*sequence.source, *prompt]], [0.0], sequence))
+    while not search.best:
+        texts = [[*sequence.source, *prompt, *branch.tokens] for branch in search.branches]
+        search.advance(continuations(texts, [branch.score for branch in search.branches], sequence))
+    return [*prompt, *(scored.token for scored in search.best)]
+
+
 def text_of(sequence: Sequence, model: Model) -> list[int]:
     """What it must end with, had it the device for itself and no tricks were played."""
+    if sequence.greatest_width > 1:
+        return best_of_beams(sequence)
     tokens = sequence.tokens[: sequence.prompt_length]
     for _ in range(sequence.max_new_tokens):
         tokens.append(model([*sequence.source, *tokens]))

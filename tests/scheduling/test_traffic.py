@@ -1,8 +1,8 @@
 """Whatever comes, in whatever order: laws that hold for several models on one crowded device.
 
 Tenants, priorities, salts and deadlines; shared prefixes, drafts that stand and drafts that do not; sources,
-some longer than a step; aborts before, between and during steps, and steps that fail; memory for hardly more
-than one text.
+some longer than a step; beams; aborts before, between and during steps, and steps that fail; memory for
+hardly more than one text.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections import Counter, defaultdict
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from server.request import EmbedWork, FinishReason
+from server.request import Beams, EarlyStopping, EmbedWork, FinishReason
 from server.scheduling.blocks import BlockPool
 from server.scheduling.encoding import EncodingLane
 from server.scheduling.generation import GenerationLane
@@ -22,6 +22,7 @@ from server.scheduling.sequence import Passage, Sequence
 from tests.scheduling.device import Device, parrot, seconds, text_of
 
 LONGEST_PROMPT, LONGEST_ANSWER, LONGEST_PASSAGE, LONGEST_SOURCE = 20, 12, 40, 30
+WIDEST = 4  # of beams
 MAX_BATCH_TOKENS, MAX_SEQUENCES, MAX_PASSAGES = 24, 3, 4
 PATIENCE = 150  # steps of a lane in which a tenant may get nothing: far less than a queue of others takes
 
@@ -36,6 +37,15 @@ sources = st.one_of(
     st.sampled_from([(7, 8, 9), (7, 8, 8)]),
     st.lists(st.integers(0, 9), min_size=1, max_size=LONGEST_SOURCE).map(tuple),
 )
+beams = st.sampled_from(
+    [
+        None,
+        None,
+        Beams(width=2, early_stopping=EarlyStopping.AT_ONCE),
+        Beams(width=3, length_penalty=2.0),
+        Beams(width=WIDEST, length_penalty=0.5, early_stopping=EarlyStopping.NEVER),
+    ]
+)
 priorities = st.sampled_from([0, 0, 0, 1])
 timeouts = st.sampled_from([float("inf"), float("inf"), 0.3, 2.0])
 
@@ -47,6 +57,11 @@ class Traffic(RuleBasedStateMachine):
     @initialize(block_size=st.integers(1, 5), spare=st.integers(0, 4), target_s=st.sampled_from([0.02, 0.1]))
     def start(self, block_size: int, spare: int, target_s: float) -> None:
         text = -(-(LONGEST_PROMPT + LONGEST_ANSWER) // block_size)
+        branched = max(
+            shared + WIDEST * (-(-(prompt + LONGEST_ANSWER) // block_size) - shared)
+            for prompt in range(LONGEST_PROMPT + 1)
+            for shared in [prompt // block_size]
+        )
         memory = -(-LONGEST_SOURCE // block_size)
         self.decoders = {
             name: GenerationLane(
@@ -56,7 +71,7 @@ class Traffic(RuleBasedStateMachine):
                 max_sequences=MAX_SEQUENCES,
                 sources=name == "t5",
             )
-            for name, num_blocks in {"gpt": text, "llama": text, "t5": text + memory}.items()
+            for name, num_blocks in {"gpt": text, "llama": branched, "t5": branched + memory}.items()
         }
         bert = EncodingLane("bert", max_batch_tokens=MAX_BATCH_TOKENS, max_passages=MAX_PASSAGES)
         self.scheduler = Scheduler({**self.decoders, "bert": bert}, itl_target_s=target_s)
@@ -71,6 +86,7 @@ class Traffic(RuleBasedStateMachine):
         model=st.sampled_from(["gpt", "llama", "t5"]),
         prompt=prompts,
         source=sources,
+        beams=beams,
         new=st.integers(0, LONGEST_ANSWER),
         stops=st.sets(st.integers(0, 12), max_size=1),
         tenant=tenants,
@@ -85,6 +101,7 @@ class Traffic(RuleBasedStateMachine):
         model: str,
         prompt: list[int],
         source: tuple[int, ...],
+        beams: Beams | None,
         new: int,
         stops: set[int],
         tenant: str,
@@ -99,6 +116,7 @@ class Traffic(RuleBasedStateMachine):
                 id=self.next_id,
                 tokens=list(prompt),
                 source=source if model == "t5" else (),
+                beams=None if model == "gpt" else beams,
                 max_new_tokens=new,
                 stop_tokens=frozenset(stops),
                 tenant=tenant,
@@ -164,6 +182,17 @@ class Traffic(RuleBasedStateMachine):
             assert pool.num_free == pool.num_blocks - len(holders)
             assert 0 <= pool.num_idle <= pool.num_free
 
+    @invariant()
+    def branches_share_what_they_do_not_write(self) -> None:
+        """All of their blocks are held, and none that nobody needs; what is written next is nobody else's."""
+        for model in getattr(self, "decoders", ()):
+            for one in self._sequences(model):
+                if one.search is None:
+                    continue
+                tables = [branch.table for branch in one.search.branches]
+                assert set(one.blocks) == {block for table in tables for block in table}
+                assert all(table[: len(one.chain)] == tables[0][: len(one.chain)] for table in tables)
+
     def teardown(self) -> None:
         """Nothing more comes: all that is left ends, and every block comes back."""
         if not hasattr(self, "live"):
@@ -211,7 +240,7 @@ class Traffic(RuleBasedStateMachine):
             assert self.decoders[step.model].num_running <= MAX_SEQUENCES
             for piece in step.slices:
                 assert piece.start == piece.sequence.computed
-                assert piece.count == len(piece.tokens) > 0
+                assert [len(run.tokens) for run in piece.runs] == [piece.count] * piece.width
                 assert piece.sequence.generated + len(piece.draft) < max(piece.sequence.max_new_tokens, 1)
         else:
             assert len(step.passages) == 1 or step.num_tokens <= MAX_BATCH_TOKENS

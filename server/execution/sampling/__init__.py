@@ -22,6 +22,6 @@ id. Only row-wise operations are used, whose bits do not depend on the other row
 """
 
 from server.execution.sampling.row import Drawn, Row
-from server.execution.sampling.sampler import sample
+from server.execution.sampling.sampler import adjust, adjusts, sample
 
-__all__ = ["Drawn", "Row", "sample"]
+__all__ = ["Drawn", "Row", "adjust", "adjusts", "sample"]

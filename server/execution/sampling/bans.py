@@ -2,8 +2,8 @@
 
 A ban that would leave no token at all is not applied. They are taken from the firmest to the slightest,
 so where two contradict each other, what says how the text must be wins over what it should avoid:
-a grammar over `allowed_tokens`, both over `bad_words`, and a grammar that is at its end over
-`min_new_tokens`. No row can make the step of all others fail.
+a grammar over forced tokens, these over `allowed_tokens`, all of them over `bad_words`, and a grammar that
+is at its end over `min_new_tokens`. No row can make the step of all others fail.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ def restricts(row: Row) -> bool:
     sampling = row.sampling
     return bool(
         row.allowed is not None
+        or row.forced is not None
         or sampling.allowed_tokens is not None
         or sampling.logit_bias
         or sampling.bad_words
@@ -67,6 +68,10 @@ def _outside_the_grammar(row: Row, scores: Tensor) -> Tensor | None:
     bits = (words >> torch.arange(32, dtype=words.dtype, device=scores.device)) & 1
     allowed = bits.flatten()[: len(scores)].bool()
     return ~torch.nn.functional.pad(allowed, (0, len(scores) - len(allowed)))
+
+
+def _all_but_the_forced(row: Row, scores: Tensor) -> Tensor | None:
+    return None if row.forced is None else ~_mask([row.forced], scores)
 
 
 def _outside_the_allowed(row: Row, scores: Tensor) -> Tensor | None:
@@ -113,6 +118,7 @@ def _repeated_ngrams(row: Row, scores: Tensor) -> Tensor | None:
 
 BANS: tuple[Callable[[Row, Tensor], Tensor | None], ...] = (
     _outside_the_grammar,
+    _all_but_the_forced,
     _outside_the_allowed,
     _biased_away,
     _ends_of_bad_words,

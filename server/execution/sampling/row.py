@@ -18,6 +18,7 @@ class Row:
     sampling: Sampling
     tokens: Seq[int]  # prompt and output so far
     prompt_length: int = 0
+    max_new_tokens: int | None = None
     stop_tokens: frozenset[int] = frozenset()
     alternatives: int = 0
     surprise: float | None = None  # mirostat's bound so far, in bits
@@ -27,6 +28,15 @@ class Row:
     def generated(self) -> int:
         """How many tokens of output there are."""
         return len(self.tokens) - self.prompt_length
+
+    @property
+    def forced(self) -> int | None:
+        """The only token allowed here; None: there is a choice. A place that is first and last is last."""
+        if self.max_new_tokens is not None and self.generated == self.max_new_tokens - 1:
+            last = self.sampling.forced_last
+            if last is not None:
+                return last
+        return self.sampling.forced_first if self.generated == 0 else None
 
     def window(self, size: int | None) -> int:
         """Where the last `size` tokens begin; None: all."""

@@ -51,6 +51,16 @@ def sample(logits: Tensor, rows: Seq[Row]) -> list[Drawn]:
     ]
 
 
+def adjusts(row: Row) -> bool:
+    """Whether a greedy row asks for anything but the largest logit."""
+    return restricts(row) or bool(asked(row.sampling))
+
+
+def adjust(scores: Tensor, row: Row) -> None:
+    """Let bias, bans and penalties of a greedy row act in place on `scores` [vocabulary], float32."""
+    _change(scores, row, asked(row.sampling))
+
+
 def _alternatives(logprobs: Tensor, row: Row) -> tuple[tuple[int, float], ...]:
     return most_probable(logprobs[None], row.alternatives)[0] if row.alternatives else ()
 
@@ -64,9 +74,9 @@ def _choose_special(logits: Tensor, logprobs: Tensor, rows: Seq[Row]) -> Iterato
         some = _draw_each(logits[sampled], logprobs[sampled], [rows[i] for i in sampled])
         yield from zip(sampled, some, strict=True)
     for i, row in enumerate(rows):
-        if row.sampling.greedy and (restricts(row) or asked(row.sampling)):
+        if row.sampling.greedy and adjusts(row):
             scores = logits[i].clone()
-            _change(scores, row, asked(row.sampling))
+            adjust(scores, row)
             yield i, Choice(int(scores.argmax()), row.surprise)
 
 
