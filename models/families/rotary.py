@@ -41,9 +41,7 @@ def rotary(
     return _scaled(scaling, raw, base, size, {kind: SCALINGS[kind] for kind in kinds or SCALINGS})
 
 
-def rotaries(
-    raw: Mapping[str, Any], head_dim: int, *, theta: float, local_theta: float
-) -> tuple[Rotary, Rotary]:
+def rotaries(raw: Mapping[str, Any], *, theta: float, local_theta: float) -> tuple[Rotary, Rotary]:
     """That of the layers that see everything, and that of the local ones: Gemma 3, OLMo 3.
 
     `rope_parameters` holds an object for each; in older files `rope_theta` and `rope_scaling` are about the

@@ -57,6 +57,22 @@ def qwen3(**fields: Any) -> Callable[[], Any]:
     return lambda: transformers.Qwen3Config(**SIZES | {"head_dim": 16} | fields)
 
 
+GEMMA: dict[str, Any] = {**SIZES, "head_dim": 16, "num_key_value_heads": 1}
+KINDS = ["full_attention", "sliding_attention", "full_attention"]
+
+
+def gemma(**fields: Any) -> Callable[[], Any]:
+    return lambda: transformers.GemmaConfig(**GEMMA | fields)
+
+
+def gemma2(**fields: Any) -> Callable[[], Any]:
+    return lambda: transformers.Gemma2Config(**GEMMA | {"sliding_window": 6} | fields)
+
+
+def gemma3(**fields: Any) -> Callable[[], Any]:
+    return lambda: transformers.Gemma3TextConfig(**GEMMA | {"sliding_window": 6} | fields)
+
+
 CONFIGS: dict[str, Callable[[], Any]] = {
     "gpt2, plain": lambda: transformers.GPT2Config(
         vocab_size=97, n_positions=256, n_embd=32, n_layer=3, n_head=4, bos_token_id=0, eos_token_id=1
@@ -82,7 +98,7 @@ CONFIGS: dict[str, Callable[[], Any]] = {
     ),
     "ministral, some layers local": ministral(
         sliding_window=9,
-        layer_types=["full_attention", "sliding_attention", "full_attention"],
+        layer_types=KINDS,
         rope_parameters=LINEAR,
     ),
     "qwen2, plain": qwen2(),
@@ -99,5 +115,40 @@ CONFIGS: dict[str, Callable[[], Any]] = {
     "qwen3, biases, tied": qwen3(attention_bias=True, tie_word_embeddings=True, hidden_act="gelu"),
     "qwen3, local layers, YaRN": qwen3(
         use_sliding_window=True, sliding_window=5, max_window_layers=1, rope_parameters=YARN
+    ),
+    "gemma, plain": gemma(),
+    "gemma, untied, biases": gemma(tie_word_embeddings=False, attention_bias=True, rms_norm_eps=1e-3),
+    "gemma, old activation, linear scaling": gemma(hidden_act="gelu", rope_parameters=LINEAR),
+    "gemma2, plain": gemma2(),
+    "gemma2, low caps": gemma2(
+        attn_logit_softcapping=0.5, final_logit_softcapping=2.0, query_pre_attn_scalar=3, layer_types=KINDS
+    ),
+    "gemma2, no caps, untied, biases": gemma2(
+        attn_logit_softcapping=None,
+        final_logit_softcapping=None,
+        tie_word_embeddings=False,
+        attention_bias=True,
+        hidden_activation="silu",
+        rope_parameters=YARN,
+    ),
+    "gemma3_text, plain": gemma3(num_hidden_layers=7),
+    "gemma3_text, scaled where all is seen": gemma3(
+        layer_types=KINDS,
+        rope_parameters={
+            "full_attention": LINEAR | {"rope_theta": 70.0},
+            "sliding_attention": {"rope_type": "default", "rope_theta": 20.0},
+        },
+        final_logit_softcapping=3.0,
+        query_pre_attn_scalar=7,
+    ),
+    "gemma3_text, older file": gemma3(
+        num_hidden_layers=4,
+        sliding_window_pattern=2,
+        rope_theta=300.0,
+        rope_local_base_freq=40.0,
+        rope_scaling={"rope_type": "linear", "factor": 2.0},
+        attention_bias=True,
+        tie_word_embeddings=False,
+        hidden_activation="relu",
     ),
 }
