@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from models.adapter import WEIGHTS, masked_lm, read_adapter
-from models.config import DecoderConfig, EncoderConfig, Head
+from models.config import DecoderConfig, EncoderConfig, Head, Seq2SeqConfig
 from models.decoder import Decoder
 from models.encoder import Encoder
 from models.errors import BrokenCheckpoint, ChecksumMismatch, UnsupportedModel
@@ -22,6 +22,7 @@ from models.families.registry import read
 from models.filling import Tied, fill, materialize, provides
 from models.heads import MaskedLM, MaskedLMHead, Pooling
 from models.layouts import HeadShape
+from models.loading_seq2seq import LoadedSeq2Seq, load_seq2seq
 from models.sentence import read_sentence_settings
 from models.target import Target
 from models.weights.checkpoint import Checkpoint, Format, open_checkpoint
@@ -56,7 +57,7 @@ class LoadedEncoder:
 
 def load(
     path: Path, *, device: torch.device, dtype: torch.dtype, adapter: Path | None = None, packed: bool = True
-) -> LoadedDecoder | LoadedEncoder:
+) -> LoadedDecoder | LoadedEncoder | LoadedSeq2Seq:
     """Load a model folder or `.gguf` file, with a masked-LM adapter's folder where an encoder has one.
 
     `packed=False` leaves every weight a plain parameter, as training needs it. Raises UnsupportedModel naming
@@ -71,7 +72,8 @@ def load(
         return _load_encoder(checkpoint, family, config, target, adapter)
     if adapter is not None:
         raise UnsupportedModel(f"{path} is a decoder; masked-LM adapters are for encoders")
-    assert isinstance(config, DecoderConfig)
+    if isinstance(config, Seq2SeqConfig):
+        return load_seq2seq(checkpoint, family, config, target)
     return _load_decoder(checkpoint, family, config, target)
 
 

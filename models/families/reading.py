@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from typing import Any, TypeVar
 
 from models.config import Activation, Bias
@@ -68,9 +68,11 @@ def number(raw: Mapping[str, Any], key: str, default: float | None = None) -> fl
     return float(value)
 
 
-def flag(raw: Mapping[str, Any], key: str, default: bool) -> bool:
-    value = raw.get(key)
-    value = default if value is None else value
+def flag(raw: Mapping[str, Any], key: str, default: bool, *, null: bool | None = None) -> bool:
+    """True or false; `null`: what null means, None: the default. UnsupportedModel for anything else."""
+    value = raw.get(key, default)
+    if value is None:
+        value = default if null is None else null
     if not isinstance(value, bool):
         raise UnsupportedModel(f"the model's configuration needs true or false as `{key}`, has {value!r}")
     return value
@@ -83,6 +85,16 @@ def choice(raw: Mapping[str, Any], key: str, choices: Mapping[str, T], default: 
     if not isinstance(value, str) or value not in choices:
         raise UnsupportedModel(f"`{key}` is {value!r}; supported: {', '.join(choices)}")
     return choices[value]
+
+
+def words(raw: Mapping[str, Any], key: str, known: Set[str]) -> frozenset[str]:
+    """Some of `known`, as a list or with "|" between them; none where the key is absent. UnsupportedModel
+    names what is not known."""
+    value = raw.get(key) or []
+    found = [word.strip().lower() for word in value.split("|")] if isinstance(value, str) else value
+    if not isinstance(found, list) or not {*map(str, found)} <= known:
+        raise UnsupportedModel(f"`{key}` is {value!r}; supported: {', '.join(sorted(known))}")
+    return frozenset(found)
 
 
 def refuse(raw: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
@@ -111,3 +123,10 @@ def biases(raw: Mapping[str, Any], *known: str) -> frozenset[Bias]:
     """What the keys of `BIASES` say that a family knows; the others may be false only."""
     refuse(raw, {key: False for key in BIASES if key not in known})
     return frozenset(bias for key in known if flag(raw, key, False) for bias in BIASES[key])
+
+
+def only_heads(raw: Mapping[str, Any], *endings: str) -> None:
+    """UnsupportedModel where `architectures` names a model whose name ends in none of these."""
+    for name in raw.get("architectures") or ():
+        if not str(name).endswith(endings):
+            raise UnsupportedModel(f"`architectures` names {name}; supported: {', '.join(endings)}")
