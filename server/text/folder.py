@@ -58,6 +58,7 @@ def _vocabulary(path: Path, config: Settings, model: Settings) -> Vocabulary:
         backend, names, numbering = _of_family(path, family, config, names)
     else:
         backend, names = _without_family(path, config, names)
+        add_stated_tokens(backend, path, config)
     languages = _languages(family, config, backend, numbering, names)
     return Vocabulary(backend=backend, names=names, numbering=numbering, languages=languages)
 

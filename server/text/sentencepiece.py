@@ -16,8 +16,8 @@ from server.text.sentencepiece_file import Algorithm, Kind, Piece, PieceModel
 
 SPACE = "\u2581"
 
-# What no text is cut into, and what the model never names: so much below the least probable piece.
-_NEVER = 1000.0
+_CERTAIN = -0.1  # the score of the user's own words: others have the logarithms of small probabilities
+_NEVER = 1000.0  # how far below the least probable piece stands what no text is to be cut into
 _APART = "\ufdd0"  # a noncharacter: no text has it
 _BEFORE_MARKS = Regex("(?<=[\\s\\S])(?=[\\p{M}\u200c\u200d\U0001f3fb-\U0001f3ff])|(?<=\\r)(?=\\n)")
 
@@ -45,15 +45,15 @@ def piece_backend(
 
 
 def _unigram(model: PieceModel) -> models.Unigram:
-    """Kudo 2018. Pieces for the user's own words have a score that beats every other cut of theirs."""
+    """Kudo 2018. The user's own words are all but certain; what is no text is taken where all else fails."""
     normal = [piece.score for piece in model.pieces if piece.kind is Kind.NORMAL]
     if not normal:
         raise ValueError("it has no pieces to cut text into")
-    least, best = min(normal), max(normal)
+    least = min(normal)
 
     def score(piece: Piece) -> float:
         if piece.kind is Kind.USER_DEFINED:
-            return len(piece.text.encode()) * best - 0.1
+            return _CERTAIN
         return piece.score if piece.kind is Kind.NORMAL else least - _NEVER
 
     unknown = [piece.kind for piece in model.pieces].index(Kind.UNKNOWN)
@@ -90,7 +90,8 @@ def _normalizers(model: PieceModel) -> Iterable[normalizers.Normalizer]:
         yield from _charsmap(model.charsmap)
     if model.remove_extra_whitespaces:
         yield normalizers.Replace(Regex(" {2,}"), " ")
-        yield normalizers.Replace(Regex(rf"\A +|[ {SPACE}]+\z"), "")
+        # Sought from where a run of spaces begins, so that each is looked at once.
+        yield normalizers.Replace(Regex(rf"\A +|(?<![ {SPACE}])[ {SPACE}]+\z"), "")
     yield normalizers.Replace(" ", SPACE)
 
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterable
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import sentencepiece
+
+from server.text.sentencepiece_file import Kind
 
 _LICENCE = Path(__file__).parents[2] / "LICENSE"
 _FOREIGN = "naïve café — 日本語のテキスト, 各位 Ελληνικά 🙂👍🏽 übergroß <tag> ``quoted'' 1,234,567 ẹ̀kọ́"
@@ -47,6 +51,15 @@ def train(*lines: str, **options: Any) -> bytes:
 @cache
 def shape(name: str) -> bytes:
     return train(**SHAPES[name])
+
+
+def with_kinds(model: bytes, places: Iterable[int], kind: Kind) -> bytes:
+    """The same file, with another type for some of its pieces."""
+    message = import_module("sentencepiece.sentencepiece_model_pb2").ModelProto.FromString(model)
+    for place in places:
+        message.pieces[place].type = kind.value
+    changed: bytes = message.SerializeToString()
+    return changed
 
 
 def processor(model: bytes) -> Any:

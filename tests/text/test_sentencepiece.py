@@ -16,7 +16,7 @@ from server.text.sentencepiece import Prefix, piece_backend
 from server.text.sentencepiece_file import Kind, Piece, parse_piece_model
 from server.text.tokenizer import Tokenizer
 from server.text.vocabulary import Vocabulary
-from tests.text.pieces import SHAPES, processor, shape, train
+from tests.text.pieces import SHAPES, processor, shape, train, with_kinds
 
 STRANGE = [
     "",
@@ -100,19 +100,36 @@ def test_tokens_know_their_place_in_a_text_with_marks_and_many_spaces() -> None:
     ]
 
 
-def test_a_piece_that_is_not_used_is_never_taken() -> None:
-    model = bytearray(shape("unigram"))
-    (piece,) = (p for p in parse_piece_model(bytes(model)).pieces if p.text == "\u2581the")
-    assert piece.text in backend("unigram").encode("the").tokens
-    # A piece is written as its text, its score and, where it is not the usual 1, its type.
-    field = bytes([10, len(piece.text.encode())]) + piece.text.encode()
-    start = model.index(field)
-    assert model[start - 1] == len(field) + 5  # the length of the message before it: text and score
-    model[start - 1] += 2
-    model[start + len(field) + 5 : start + len(field) + 5] = bytes([24, 5])
-    unused = bytes(model)
-    assert processor(unused).encode("the") == piece_backend(parse_piece_model(unused)).encode("the").ids
-    assert piece.text not in piece_backend(parse_piece_model(unused)).encode("the").tokens
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("unigram", Kind.USER_DEFINED),
+        ("unigram", Kind.UNUSED),
+        ("unigram", Kind.CONTROL),
+        ("bpe, as Gemma", Kind.USER_DEFINED),
+        ("bpe", Kind.CONTROL),
+    ],
+)
+@given(data=st.data())
+@settings(max_examples=12, deadline=None)
+def test_pieces_of_every_kind_are_taken_or_not_as_sentencepiece_takes_them(
+    name: str, kind: Kind, data: st.DataObject
+) -> None:
+    pieces = enumerate(parse_piece_model(shape(name)).pieces)
+    longer = [place for place, piece in pieces if piece.kind is Kind.NORMAL and len(piece.text) > 1]
+    changed = data.draw(st.sets(st.sampled_from(longer), max_size=60))
+    model = with_kinds(shape(name), changed, kind)
+    cut = piece_backend(parse_piece_model(model))
+    for text in ("Unless required by applicable law or agreed to in writing", "naïve  café 日本語 x\u2581y"):
+        assert cut.encode(text).ids == processor(model).encode(text)
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("name", ["unigram", "unigram, nfkc", "bpe, as LLaMA"])
+@pytest.mark.parametrize("run", [" ", "\u2581", "x\u0301", "\u200d", "a"])
+def test_a_long_run_of_anything_costs_no_more_than_its_length(name: str, run: str) -> None:
+    text = "x" + run * 30_000 + "x"
+    assert backend(name).encode(text).ids == oracle(name).encode(text)
 
 
 def test_a_word_of_the_users_own_is_one_token_though_the_rules_would_change_it() -> None:

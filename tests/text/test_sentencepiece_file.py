@@ -38,6 +38,16 @@ def test_the_settings_that_decide_over_a_cut_are_read() -> None:
     assert (plain.add_dummy_prefix, plain.remove_extra_whitespaces) == (False, True)
 
 
+def test_a_message_written_in_parts_is_one_and_the_last_of_its_numbers_counts() -> None:
+    further = bytes(
+        [3 << 3 | 2, 4, 3 << 3, 1, 3 << 3, 0]
+    )  # normalizer_spec: add_dummy_prefix true, then false
+    model = parse_piece_model(shape("unigram") + further)
+    assert processor(shape("unigram") + further).encode("the", out_type=str)[0] != "\u2581the"
+    assert not model.add_dummy_prefix
+    assert model.charsmap == parse_piece_model(shape("unigram")).charsmap
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

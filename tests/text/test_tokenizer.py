@@ -169,6 +169,15 @@ def test_the_older_bert_files_give_what_transformers_makes_of_them(tmp_path: Pat
         assert tokenizer.decode(ids) == oracle.decode(ids, skip_special_tokens=True)
 
 
+def test_tokens_added_to_the_older_files_have_the_ids_that_the_folder_states(tmp_path: Path) -> None:
+    size = Backend.from_str(word_piece().to_str()).get_vocab_size()
+    save_bert_files(tmp_path, lower=True)
+    (tmp_path / "added_tokens.json").write_text(json.dumps({"<b>": size + 1, "<a>": size}))
+    tokenizer = load_tokenizer(tmp_path)
+    assert tokenizer.encode("<a><b>", add_special_tokens=False) == [size, size + 1]
+    assert tokenizer.encode("<a>the")[1:] == [size, *tokenizer.encode("the")[1:]]
+
+
 def test_a_folder_without_a_tokenizer_says_what_it_lacks(tmp_path: Path) -> None:
     with pytest.raises(TokenizerUnusable, match=r"no tokenizer\.json, no vocab\.txt"):
         load_tokenizer(tmp_path)
