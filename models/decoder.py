@@ -104,9 +104,12 @@ class Decoder(nn.Module):
             hidden = block(hidden, context)
         return hidden if self.norm is None else self.norm(hidden)
 
-    def logits(self, hidden: Tensor) -> Tensor:
-        """hidden [R, hidden] of the rows that are sampled -> logits [R, vocab], float32."""
-        return self.head(hidden, self.embeddings.words.weight)
+    def logits(self, hidden: Tensor, mixing: Mixing | None = None) -> Tensor:
+        """hidden [R, hidden] of the rows that are sampled -> logits [R, vocab], float32.
+
+        `mixing`: which of these rows run with which adapter.
+        """
+        return self.head(hidden, self.embeddings.words.weight, mixing)
 
     def _block(self, config: DecoderConfig) -> Block:
         return BLOCKS[config.residual](config, CausalAttention(config))
@@ -173,11 +176,11 @@ class LMHead(nn.Module):
         self.bias = nn.Parameter(torch.zeros(config.vocab_size)) if biased and not untied else None
         self._scale, self._cap = config.logit_scale, config.logit_cap
 
-    def forward(self, hidden: Tensor, words: Tensor) -> Tensor:
+    def forward(self, hidden: Tensor, words: Tensor, mixing: Mixing | None = None) -> Tensor:
         """hidden [R, hidden], the table of words [vocab, size] -> logits [R, vocab], float32."""
         if self.project is not None:
             hidden = self.project(hidden)
-        logits = project(hidden, words) if self.linear is None else self.linear(hidden)
+        logits = project(hidden, words) if self.linear is None else self.linear(hidden, mixing)
         logits = logits.float()
         if self._scale != 1.0:
             logits = logits * self._scale

@@ -6,30 +6,42 @@ Kernels sum in another order for a few left-over rows only, so there are none: s
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.layers.lora import Mixing
+if TYPE_CHECKING:
+    from models.layers.lora import Mixing
 
 # The layout does not depend on how many rows this promises, so one fits every batch.
 _ROWS_HINT = 32
 
 
 class Linear(nn.Linear):
-    """A plain `nn.Linear` until `prepack` is called: [T, in] -> [T, out]."""
+    """A plain `nn.Linear` until `prepack` is called: [T, in] -> [T, out].
+
+    `changes` are what adapters add to it, by their names: rows [n, in] -> [n, out].
+    """
 
     def __init__(self, in_features: int, out_features: int, *, bias: bool = True) -> None:
         super().__init__(in_features, out_features, bias=bias)
         self._packed: Tensor | None = None
+        self.changes: dict[str, Callable[[Tensor], Tensor]] = {}
 
     def forward(self, input: Tensor, mixing: Mixing | None = None) -> Tensor:
-        if self._packed is None:
-            return super().forward(in_fours(input))[: len(input)]
-        rows = never_alone(input)
-        return torch.ops.mkldnn._linear_pointwise(rows, self._packed, self.bias, "none", [], "")[: len(input)]
+        """`mixing` says which rows run with which adapter; the others keep their bits."""
+        output = self._multiply(input)
+        if mixing is not None:
+            mixing.add(self.changes, input, output)
+        return output
+
+    @property
+    def packed(self) -> bool:
+        return self._packed is not None
 
     def prepack(self) -> None:
         """Replace the weight by its packed form, for inference on a CPU; not undone.
@@ -38,6 +50,12 @@ class Linear(nn.Linear):
         """
         self._packed = _pack(self.weight.detach())
         self.weight = nn.Parameter(self.weight.new_empty(0), requires_grad=False)
+
+    def _multiply(self, rows: Tensor) -> Tensor:
+        if self._packed is None:
+            return super().forward(in_fours(rows))[: len(rows)]
+        pair = never_alone(rows)
+        return torch.ops.mkldnn._linear_pointwise(pair, self._packed, self.bias, "none", [], "")[: len(rows)]
 
 
 def prepack(module: nn.Module) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -11,6 +11,7 @@ from torch import Tensor
 from models.config import DecoderConfig
 from models.decoder import Decoder
 from models.kv_cache import KVCache
+from models.layers.lora import Mixing
 from models.ops.paging import Paging
 
 CPU = torch.device("cpu")
@@ -27,13 +28,16 @@ class Session:
         dtype: torch.dtype = torch.float32,
         block_size: int = 16,
         num_blocks: int = 256,
+        loras: Mapping[str, str] | None = None,
     ) -> None:
+        """`loras`: the adapters that sequences run with, by the sequences' names."""
         self._decoder = decoder
         self._block_size = block_size
         self._cache = KVCache(config, num_blocks=num_blocks, block_size=block_size, device=CPU, dtype=dtype)
         self._free = random.Random(0).sample(range(num_blocks), num_blocks)
         self._tables: dict[str, list[int]] = {}
         self._computed: dict[str, int] = {}
+        self._loras = loras or {}
 
     @torch.inference_mode()
     def step(self, slices: Iterable[tuple[str, Sequence[int]]]) -> list[Tensor]:
@@ -50,13 +54,15 @@ class Session:
             for start, count in zip(starts, counts, strict=True)
             for place in range(start, start + count)
         ]
+        mixing = Mixing.of([(self._loras.get(name), len(tokens)) for name, tokens in pieces], CPU)
         hidden = self._decoder(
             torch.tensor([token for _, tokens in pieces for token in tokens]),
             torch.tensor(positions),
             Paging.build(tables, starts, counts, self._block_size, CPU),
             self._cache,
+            mixing,
         )
-        return list(self._decoder.logits(hidden).split_with_sizes(counts))
+        return list(self._decoder.logits(hidden, mixing).split_with_sizes(counts))
 
     def greedy(self, name: str, prompt: Sequence[int], count: int) -> list[int]:
         """The next `count` tokens, each the likeliest."""
