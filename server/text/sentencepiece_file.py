@@ -7,9 +7,10 @@ not implemented is refused.
 
 from __future__ import annotations
 
+import math
 import struct
-from collections import defaultdict
-from collections.abc import Mapping
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -18,6 +19,7 @@ Fields = Mapping[int, list[int | bytes]]  # by field number, in the order of the
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # wire types
 _LONGEST_VARINT = 10  # bytes
+_TRIE_BLOCK = 1024  # bytes
 
 
 class Algorithm(Enum):
@@ -74,14 +76,12 @@ def parse_piece_model(data: bytes) -> PieceModel:
     pieces = tuple(_piece(_fields(_bytes(piece))) for piece in fields.get(1, []))
     trainer, normalizer = _message(fields, 2), _message(fields, 3)
     _refuse_what_is_missing(fields, trainer, normalizer)
-    unknown = sum(piece.kind is Kind.UNKNOWN for piece in pieces)
-    if unknown != 1:
-        raise ValueError(f"it has {unknown} unknown pieces among its {len(pieces)}, not one")
+    _refuse_what_is_ambiguous(pieces)
     return PieceModel(
         algorithm=_algorithm(_last(trainer, 3, 1)),
         pieces=pieces,
         byte_fallback=bool(_last(trainer, 35, 0)),
-        charsmap=_bytes(normalizer.get(2, [b""])[-1]),
+        charsmap=_charsmap(_bytes(normalizer.get(2, [b""])[-1])),
         add_dummy_prefix=bool(_last(normalizer, 3, 1)),
         remove_extra_whitespaces=bool(_last(normalizer, 4, 1)),
     )
@@ -102,6 +102,26 @@ def _refuse_what_is_missing(fields: Fields, trainer: Fields, normalizer: Fields)
         raise ValueError("a denormalizer is not implemented")
 
 
+def _refuse_what_is_ambiguous(pieces: Sequence[Piece]) -> None:
+    unknown = sum(piece.kind is Kind.UNKNOWN for piece in pieces)
+    if unknown != 1:
+        raise ValueError(f"it has {unknown} unknown pieces among its {len(pieces)}, not one")
+    (text, count) = Counter(piece.text for piece in pieces).most_common(1)[0]
+    if count > 1:
+        raise ValueError(f"{count} of its pieces are {text!r}")
+
+
+def _charsmap(rules: bytes) -> bytes:
+    """As it came: the size of a double-array trie, the trie, in blocks, then texts that end in 0.
+
+    Raises ValueError for what has not that form, which `tokenizers` would not survive.
+    """
+    size = int.from_bytes(rules[:4], "little")
+    if rules and not (size >= _TRIE_BLOCK and size % _TRIE_BLOCK == 0 and rules[4 + size :].endswith(b"\0")):
+        raise ValueError("its normalisation rules are cut or garbled")
+    return rules
+
+
 def _piece(fields: Fields) -> Piece:
     text = _bytes(fields.get(1, [b""])[-1]).decode("utf-8")
     kind = _last(fields, 3, Kind.NORMAL.value)
@@ -110,6 +130,8 @@ def _piece(fields: Fields) -> Piece:
     if kind not in _KINDS:
         raise ValueError(f"its piece {text!r} is of the unknown type {kind}")
     (score,) = struct.unpack("<f", struct.pack("<I", _last(fields, 2, 0)))
+    if not math.isfinite(score):
+        raise ValueError(f"its piece {text!r} has the score {score}")
     return Piece(text=text, score=score, kind=_KINDS[kind])
 
 

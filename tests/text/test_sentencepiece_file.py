@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from server.text.sentencepiece import piece_backend
 from server.text.sentencepiece_file import Algorithm, Kind, parse_piece_model, read_piece_model
 from tests.text.pieces import SHAPES, processor, shape, train
 
@@ -39,9 +40,7 @@ def test_the_settings_that_decide_over_a_cut_are_read() -> None:
 
 
 def test_a_message_written_in_parts_is_one_and_the_last_of_its_numbers_counts() -> None:
-    further = bytes(
-        [3 << 3 | 2, 4, 3 << 3, 1, 3 << 3, 0]
-    )  # normalizer_spec: add_dummy_prefix true, then false
+    further = bytes([3 << 3 | 2, 4, 3 << 3, 1, 3 << 3, 0])  # add_dummy_prefix: true, false
     model = parse_piece_model(shape("unigram") + further)
     assert processor(shape("unigram") + further).encode("the", out_type=str)[0] != "\u2581the"
     assert not model.add_dummy_prefix
@@ -79,6 +78,12 @@ def test_what_is_not_implemented_is_named(
         (b"\x0a\x02\x0a\x00", "one of its pieces is empty"),
         (b"\x0a\x05\x0a\x01a\x18\x07", "its piece 'a' is of the unknown type 7"),
         (b"\x0a\x03\x0a\x01\xff", "can't decode byte"),
+        (b"\x0a\x08\x0a\x01a\x15\x00\x00\x80\x7f", "its piece 'a' has the score inf"),
+        (b"\x0a\x05\x0a\x01a\x18\x02" + b"\x0a\x03\x0a\x01b" * 2, "2 of its pieces are 'b'"),
+        (
+            b"\x0a\x05\x0a\x01a\x18\x02" + b"\x1a\x06\x12\x04abcd",
+            "its normalisation rules are cut or garbled",
+        ),
         (b"\x08\x01", "a number stands where text is expected"),
         (b"\x0a\x80\x80\x80\x80\x80\x80\x80\x80\x80\x80\x80", "a number that does not end, at byte 1"),
         (b"\x00\x01", "field 0 at byte 1"),
@@ -103,6 +108,6 @@ def test_a_file_cut_or_garbled_anywhere_is_read_or_refused(data: st.DataObject) 
         model[place] = data.draw(st.integers(0, 255))
     garbled = bytes(model[: data.draw(st.integers(0, len(model)))])
     try:
-        assert parse_piece_model(garbled).pieces
+        assert piece_backend(parse_piece_model(garbled)).encode("the License").ids
     except ValueError as error:
         assert str(error)  # noqa: PT017 - either outcome is right
