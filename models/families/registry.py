@@ -24,9 +24,13 @@ from models.families import (
     gptj,
     llama,
     mistral,
+    olmo,
     opt,
+    phi,
+    phi3,
     qwen,
     roberta,
+    stablelm,
 )
 from models.families.naming import Family
 from models.families.neutral import NEUTRAL
@@ -49,10 +53,16 @@ FAMILIES: Mapping[str, Family] = {
     "llama": llama.FAMILY,
     "ministral": mistral.MINISTRAL,
     "mistral": mistral.MISTRAL,
+    "olmo": olmo.OLMO,
+    "olmo2": olmo.OLMO2,
+    "olmo3": olmo.OLMO3,
     "opt": opt.FAMILY,
+    "phi": phi.FAMILY,
+    "phi3": phi3.FAMILY,
     "qwen2": qwen.QWEN2,
     "qwen3": qwen.QWEN3,
     "roberta": roberta.FAMILY,
+    "stablelm": stablelm.FAMILY,
 }
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
+from functools import partial
 from typing import Any
 
 import transformers
@@ -35,48 +37,31 @@ YARN: dict[str, Any] = {
     "factor": 8.0,
     "original_max_position_embeddings": 32,
 }
-
-
-def llama(**fields: Any) -> Callable[[], Any]:
-    return lambda: transformers.LlamaConfig(**SIZES | fields)
-
-
-def mistral(**fields: Any) -> Callable[[], Any]:
-    return lambda: transformers.MistralConfig(**SIZES | fields)
-
-
-def ministral(**fields: Any) -> Callable[[], Any]:
-    return lambda: transformers.MinistralConfig(**SIZES | {"head_dim": 8} | fields)
-
-
-def qwen2(**fields: Any) -> Callable[[], Any]:
-    return lambda: transformers.Qwen2Config(**SIZES | fields)
-
-
-def qwen3(**fields: Any) -> Callable[[], Any]:
-    return lambda: transformers.Qwen3Config(**SIZES | {"head_dim": 16} | fields)
-
-
-GEMMA: dict[str, Any] = {**SIZES, "head_dim": 16, "num_key_value_heads": 1}
+GEMMA: dict[str, Any] = {"head_dim": 16, "num_key_value_heads": 1}
 KINDS = ["full_attention", "sliding_attention", "full_attention"]
 
 
-def gemma(**fields: Any) -> Callable[[], Any]:
-    return lambda: transformers.GemmaConfig(**GEMMA | fields)
+def build(config: Any, **fields: Any) -> Callable[[], Any]:
+    """Nested objects are copied: transformers fills in what they leave out."""
+    return lambda: config(**deepcopy(SIZES | fields))
 
 
-def gemma2(**fields: Any) -> Callable[[], Any]:
-    return lambda: transformers.Gemma2Config(**GEMMA | {"sliding_window": 6} | fields)
-
-
-def gemma3(**fields: Any) -> Callable[[], Any]:
-    return lambda: transformers.Gemma3TextConfig(**GEMMA | {"sliding_window": 6} | fields)
-
+llama = partial(build, transformers.LlamaConfig)
+mistral = partial(build, transformers.MistralConfig)
+ministral = partial(build, transformers.MinistralConfig, head_dim=8)
+qwen2 = partial(build, transformers.Qwen2Config)
+qwen3 = partial(build, transformers.Qwen3Config, head_dim=16)
+gemma = partial(build, transformers.GemmaConfig, **GEMMA)
+gemma2 = partial(build, transformers.Gemma2Config, **GEMMA, sliding_window=6)
+gemma3 = partial(build, transformers.Gemma3TextConfig, **GEMMA, sliding_window=6)
+phi = partial(build, transformers.PhiConfig)
+phi3 = partial(build, transformers.Phi3Config)
+stablelm = partial(build, transformers.StableLmConfig)
+olmo = partial(build, transformers.OlmoConfig)
+olmo2 = partial(build, transformers.Olmo2Config)
+olmo3 = partial(build, transformers.Olmo3Config, sliding_window=6)
 
 CONFIGS: dict[str, Callable[[], Any]] = {
-    "gpt2, plain": lambda: transformers.GPT2Config(
-        vocab_size=97, n_positions=256, n_embd=32, n_layer=3, n_head=4, bos_token_id=0, eos_token_id=1
-    ),
     "llama, grouped queries": llama(),
     "llama, tied head": llama(tie_word_embeddings=True, rms_norm_eps=1e-3, hidden_act="gelu"),
     "llama, biases, head size of its own": llama(attention_bias=True, mlp_bias=True, head_dim=24),
@@ -150,5 +135,43 @@ CONFIGS: dict[str, Callable[[], Any]] = {
         attention_bias=True,
         tie_word_embeddings=False,
         hidden_activation="relu",
+    ),
+    "phi, plain": phi(),
+    "phi, tied, normed queries and keys": phi(tie_word_embeddings=True, qk_layernorm=True, hidden_act="gelu"),
+    "phi, all of a head turned, linear scaling": phi(
+        partial_rotary_factor=1.0, rope_parameters=LINEAR, layer_norm_eps=1e-3
+    ),
+    "phi3, plain": phi3(),
+    "phi3, window, tied": phi3(sliding_window=7, tie_word_embeddings=True, rms_norm_eps=1e-3),
+    "phi3, a part of a head turned": phi3(
+        hidden_size=64, partial_rotary_factor=0.75, rope_theta=50.0, hidden_act="gelu"
+    ),
+    "stablelm, plain": stablelm(),
+    "stablelm, biases, parallel, tied": stablelm(
+        use_qkv_bias=True, use_parallel_residual=True, tie_word_embeddings=True, hidden_act="relu"
+    ),
+    "stablelm, normed queries and keys": stablelm(
+        qk_layernorm=True, partial_rotary_factor=0.5, layer_norm_eps=1e-3, rope_parameters=YARN
+    ),
+    "olmo, plain": olmo(),
+    "olmo, clipped, biases": olmo(clip_qkv=0.2, attention_bias=True, rope_parameters=LINEAR),
+    "olmo, tied": olmo(tie_word_embeddings=True, num_key_value_heads=None, hidden_act="gelu"),
+    "olmo2, plain": olmo2(),
+    "olmo2, biases, head size of its own": olmo2(attention_bias=True, head_dim=12, rms_norm_eps=1e-3),
+    "olmo2, tied, YaRN": olmo2(tie_word_embeddings=True, rope_parameters=YARN, hidden_act="gelu"),
+    "olmo3, plain": olmo3(num_hidden_layers=5),
+    "olmo3, biases, scaled where all is seen": olmo3(
+        layer_types=KINDS,
+        attention_bias=True,
+        rope_parameters={
+            "full_attention": YARN,
+            "sliding_attention": {"rope_type": "default", "rope_theta": 20.0},
+        },
+    ),
+    "olmo3, older file": olmo3(
+        num_hidden_layers=5,
+        rope_scaling={key: YARN[key] for key in YARN if key != "rope_theta"},
+        tie_word_embeddings=True,
+        rms_norm_eps=1e-3,
     ),
 }
