@@ -39,8 +39,8 @@ def stacks(
     start: int | None = None,
 ) -> Seq2SeqConfig:
     """With tied and shared tables, and a bias on the logits. `start`: of answers, where none is stated."""
-    refuse(raw, ONLY | _flags(positions, residual, embedding_norm, final_norm))
     only_heads(raw, "ForConditionalGeneration", "BartModel", "MTModel")
+    refuse(raw, ONLY | _flags(positions, residual, embedding_norm, final_norm))
     wiring = {"residual": residual, "embedding_norm": embedding_norm, "final_norm": final_norm}
     stack = {"architecture": name, "positions": positions, **wiring, **_stack(raw)}
     encoder = EncoderConfig(**_sizes(raw, "encoder"), **stack)

@@ -22,8 +22,8 @@ LONGEST = 512  # distances have no end, and few files state one: T5 was trained 
 
 
 def config(raw: Mapping[str, Any], name: str = "t5", projection: str = "relu") -> Seq2SeqConfig:
-    refuse(raw, ONLY)
     only_heads(raw, "T5ForConditionalGeneration", "T5WithLMHeadModel")
+    refuse(raw, ONLY)
     stack, relative = _stack(raw, name, projection), _relative(raw)
     layers = whole(raw, "num_layers")
     scaled = flag(raw, "scale_decoder_outputs", flag(raw, "tie_word_embeddings", True), null=False)
