@@ -43,7 +43,8 @@ def config(raw: Mapping[str, Any]) -> DecoderConfig:
 
 def _kv_heads(raw: Mapping[str, Any]) -> int:
     heads = whole(raw, "num_attention_heads")
-    stated, shared = whole(raw, "num_kv_heads", heads), flag(raw, "multi_query", True)
+    stated = whole(raw, "num_kv_heads", heads)
+    shared = flag(raw, "multi_query", "multi_query" not in raw)  # null is false
     if flag(raw, "new_decoder_architecture", False):
         return stated
     if not shared and stated != heads:
@@ -54,7 +55,8 @@ def _kv_heads(raw: Mapping[str, Any]) -> int:
 
 
 def _residual(raw: Mapping[str, Any]) -> Residual:
-    new, parallel = flag(raw, "new_decoder_architecture", False), flag(raw, "parallel_attn", True)
+    new = flag(raw, "new_decoder_architecture", False)
+    parallel = flag(raw, "parallel_attn", "parallel_attn" not in raw)
     norms = whole(raw, "num_ln_in_parallel_attn", 2 if new else 1)
     if not parallel:
         refuse(raw, {"new_decoder_architecture": False})

@@ -7,15 +7,18 @@ from dataclasses import replace
 from typing import Any
 
 from models.config import DecoderConfig
+from models.errors import UnsupportedModel
 from models.families import gpt2
 from models.families.naming import Family, Layout, Stored
-from models.families.reading import flag, refuse
+from models.families.reading import flag, whole
 
 
 def config(raw: Mapping[str, Any]) -> DecoderConfig:
     plain = gpt2.config(raw)
-    kv_heads = 1 if flag(raw, "multi_query", True) else plain.heads
-    refuse(raw, {"num_key_value_heads": kv_heads})
+    shared = flag(raw, "multi_query", True)
+    kv_heads = 1 if shared else plain.heads
+    if whole(raw, "num_key_value_heads", kv_heads) != kv_heads:
+        raise UnsupportedModel(f"`num_key_value_heads` is not {kv_heads}, as `multi_query` {shared} says")
     return replace(plain, architecture="gpt_bigcode", kv_heads=kv_heads)
 
 

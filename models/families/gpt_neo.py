@@ -20,7 +20,7 @@ def config(raw: Mapping[str, Any]) -> DecoderConfig:
     refuse(raw, {"quantization_config": None})
     rows, hidden_size = whole(raw, "max_position_embeddings"), whole(raw, "hidden_size")
     kinds = _kinds(raw)
-    refuse(raw, {"attention_layers": kinds, "num_layers": len(kinds)})
+    refuse(raw, {"num_layers": len(kinds)})
     local = Local(
         layers=frozenset(layer for layer, kind in enumerate(kinds) if kind == "local"),
         window=whole(raw, "window_size", 256),
@@ -56,6 +56,8 @@ def _kinds(raw: Mapping[str, Any]) -> Sequence[str]:
         raise UnsupportedModel(f"`attention_types` is {types!r}; something like {ALTERNATING}") from error
     if unknown := [kind for kind in kinds if kind not in ("global", "local")]:
         raise UnsupportedModel(f"`attention_types` has {unknown[0]!r}; supported: global, local")
+    if raw.get("attention_layers", kinds) != kinds:
+        raise UnsupportedModel(f"`attention_layers` is not what `attention_types` says: {kinds}")
     return kinds
 
 

@@ -35,10 +35,19 @@ def rotary(
     part = number(scaling, "partial_rotary_factor", part)
     if partial is None and part != 1.0:
         raise UnsupportedModel(f"`partial_rotary_factor` is {part}; only 1.0 is supported")
-    size = None if part == 1.0 else int(head_dim * part)
-    if size == 0:
-        raise UnsupportedModel(f"`partial_rotary_factor` is {part}, which is nothing of {head_dim} elements")
-    return _scaled(scaling, raw, base, size, {kind: SCALINGS[kind] for kind in kinds or SCALINGS})
+    size = int(head_dim * part)
+    if size % 2 or not 0 < size <= head_dim:
+        raise UnsupportedModel(
+            f"`partial_rotary_factor` {part} of the {head_dim} elements of a head (`hidden_size` / "
+            f"`num_attention_heads`, or `head_dim`) is {size}: these are turned in pairs"
+        )
+    return _scaled(
+        scaling,
+        raw,
+        base,
+        None if part == 1.0 else size,
+        {kind: SCALINGS[kind] for kind in kinds or SCALINGS},
+    )
 
 
 def rotaries(raw: Mapping[str, Any], *, theta: float, local_theta: float) -> tuple[Rotary, Rotary]:
