@@ -8,17 +8,13 @@ prefix cache still knows of it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from collections.abc import Sequence as Seq
 from itertools import count
 
-from server.request import Beams
-from server.scheduling.beams import Search
 from server.scheduling.blocks import BlockPool
 from server.scheduling.drafting import Drafting
-from server.scheduling.fairness import OUTPUT_WEIGHT
 from server.scheduling.pace import DecoderPace, Demand
-from server.scheduling.plan import Continuation, DecodeStep, Results, Sampled, Slice
+from server.scheduling.plan import DecodeStep, Results
+from server.scheduling.recording import Recorder
 from server.scheduling.roster import Roster
 from server.scheduling.rotation import FairStep
 from server.scheduling.sequence import Sequence
@@ -51,6 +47,7 @@ class GenerationLane:
         self._sources = sources
         self._roster = Roster(blocks, max_sequences=max_sequences)
         self._drafting = Drafting() if speculation else None
+        self._recorder = Recorder(self._roster, self._drafting)
         self._servings = count(1)
         self._usual_output = 0.0  # tokens of an answer, as a fading mean
 
@@ -121,7 +118,7 @@ class GenerationLane:
             sequence = piece.sequence
             if sequence.id not in self._roster.seats:  # aborted while the step ran
                 continue
-            self._record(piece, results)
+            self._recorder.record(piece, results)
             if sequence.finish_reason is not None:
                 self.remove(sequence.id)
                 self._note_output(sequence.generated)
@@ -161,65 +158,6 @@ class GenerationLane:
         reading = {} if alone else self._roster.reading
         return FairStep(rows, reading, self._roster.seats.num_tenants, self.pace)
 
-    def _record(self, piece: Slice, results: Results) -> None:
-        sequence = piece.sequence
-        sequence.appended = 0
-        sequence.encoded = sequence.encoded or piece.encodes
-        if sequence.prompt_alternatives is not None:
-            sequence.scored = max(sequence.scored, min(piece.end, sequence.prompt_length - 1))
-        if sequence.search is not None:
-            self._branch(piece, sequence.search, results.continued[sequence.id])
-            return
-        if piece.samples and sequence.beams is None:
-            self._append(piece, results.sampled[sequence.id])
-        else:
-            sequence.computed = piece.end
-        sequence.read = sequence.computed >= sequence.prompt_length or sequence.read
-        self._roster.remember(sequence, since=piece.start)
-        if piece.samples and sequence.beams is not None:
-            self._branch(piece, self._begin_search(sequence, sequence.beams), results.continued[sequence.id])
-
-    def _begin_search(self, sequence: Sequence, beams: Beams) -> Search:
-        sequence.search = Search(
-            beams,
-            table=sequence.blocks,
-            stop_tokens=sequence.stop_tokens,
-            max_new_tokens=sequence.max_new_tokens,
-        )
-        return sequence.search
-
-    def _branch(self, piece: Slice, search: Search, continuations: Seq[Continuation]) -> None:
-        """Every branch goes on by a token, or the best of all texts is what is said, whole."""
-        sequence = piece.sequence
-        search.advance(continuations)
-        self._roster.holdings.prune(sequence, search)
-        self._roster.shares.charge(sequence.tenant, OUTPUT_WEIGHT * piece.width)
-        sequence.tokens += [scored.token for scored in search.best]
-        sequence.appended = len(search.best)
-        sequence.computed = sequence.length - 1
-
-    def _append(self, piece: Slice, sampled: Sampled) -> None:
-        """What was sampled stands up to the first stop token; the cache holds all of it but the last."""
-        sequence = piece.sequence
-        tokens = _until_stop((one.token for one in sampled.tokens), sequence.stop_tokens)
-        sequence.tokens += tokens
-        sequence.appended = len(tokens)
-        sequence.computed = len(sequence.tokens) - 1
-        sequence.surprise = sampled.surprise
-        self._roster.shares.charge(sequence.tenant, OUTPUT_WEIGHT * len(tokens))
-        if piece.draft and self._drafting:
-            self._drafting.learn(sequence, drafted=len(piece.draft), accepted=len(sampled.tokens) - 1)
-
     def _note_output(self, tokens: int) -> None:
         known = self._usual_output
         self._usual_output = tokens if known == 0.0 else known + LATEST_OUTPUT * (tokens - known)
-
-
-def _until_stop(tokens: Iterable[int], stop_tokens: frozenset[int]) -> list[int]:
-    """`tokens` up to the first stop token, that one included."""
-    kept = list[int]()
-    for token in tokens:
-        kept.append(token)
-        if token in stop_tokens:
-            break
-    return kept

@@ -22,6 +22,7 @@ from torch import Tensor
 from models.decoder import Decoder
 from models.kv_cache import KVCache
 from models.layers.linear import prepack
+from models.seq2seq import Seq2Seq
 from server.execution.device import is_batch_invariant
 from server.execution.generation import DecoderRunner
 from server.execution.runner import Runner
@@ -31,7 +32,7 @@ from server.scheduling.generation import GenerationLane
 from server.scheduling.plan import DecodeStep, Scored
 from server.scheduling.scheduler import Scheduler
 from server.scheduling.sequence import Sequence
-from tests.execution.listener import Listener
+from tests.execution import tiny_t5
 from tests.execution.test_generation import CONFIG, CPU
 
 BLOCK_SIZE = 4
@@ -157,8 +158,15 @@ def some_device(chance: Random, *, sources: bool, beams: bool) -> Device:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Models:
+    decoder: Decoder
+    t5: Seq2Seq
+    dtype: torch.dtype
+
+
 @pytest.fixture(scope="module", params=[torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
-def decoder(request: pytest.FixtureRequest) -> Decoder:
+def models(request: pytest.FixtureRequest) -> Models:
     if not is_batch_invariant(CPU, request.param):
         pytest.skip(f"not batch-invariant in {request.param} on this processor")
     torch.manual_seed(0)
@@ -166,7 +174,7 @@ def decoder(request: pytest.FixtureRequest) -> Decoder:
     for parameter in decoder.parameters():
         parameter.data = (parameter.data * 3).to(request.param)
     prepack(decoder)
-    return decoder
+    return Models(decoder, tiny_t5.build(request.param), request.param)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -179,11 +187,13 @@ def one_thread() -> Iterator[None]:
 
 
 class Server:
-    """Scheduler and runner of one decoder, and what they said of each request, by its number."""
+    """Scheduler and runner of one model, and what they said of each request, by its number."""
 
-    def __init__(self, decoder: Decoder, device: Device) -> None:
-        dtype = next(decoder.parameters()).dtype
-        cache = KVCache(CONFIG, num_blocks=device.blocks, block_size=BLOCK_SIZE, device=CPU, dtype=dtype)
+    def __init__(self, models: Models, device: Device) -> None:
+        config = tiny_t5.CONFIG.decoder if device.sources else CONFIG
+        cache = KVCache(
+            config, num_blocks=device.blocks, block_size=BLOCK_SIZE, device=CPU, dtype=models.dtype
+        )
         self._lane = GenerationLane(
             "m",
             BlockPool(device.blocks, BLOCK_SIZE),
@@ -192,7 +202,7 @@ class Server:
             speculation=device.speculation,
             sources=device.sources,
         )
-        self._decoding = DecoderRunner(Listener(decoder) if device.sources else decoder, cache, CPU)
+        self._decoding = DecoderRunner(models.t5 if device.sources else models.decoder, cache, CPU)
         self._scheduler = Scheduler({"m": self._lane})
         self._runner = Runner({"m": self._decoding})
         self._step_s = device.step_s
@@ -239,13 +249,13 @@ class Server:
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 2**32), sources=st.booleans(), beams=st.booleans())
 def test_every_text_and_score_is_what_it_is_alone(
-    decoder: Decoder, seed: int, sources: bool, beams: bool
+    models: Models, seed: int, sources: bool, beams: bool
 ) -> None:
     """The traffic is drawn from the seed: crowded as it is, it is worth more than what could be shrunk."""
     asked = traffic(chance := Random(seed), sources=sources, beams=beams)
-    together = Server(decoder, some_device(chance, sources=sources, beams=beams)).serve(asked)
+    together = Server(models, some_device(chance, sources=sources, beams=beams)).serve(asked)
     for one, said in zip(asked, together, strict=True):
-        (alone,) = Server(decoder, Device(sources=sources)).serve([replace(one, comes_at=0)])
+        (alone,) = Server(models, Device(sources=sources)).serve([replace(one, comes_at=0)])
         assert said == alone
         assert said.finish is not None
         if one.request["prompt_alternatives"] is not None:

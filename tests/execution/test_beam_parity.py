@@ -12,8 +12,10 @@ import pytest
 import torch
 import transformers
 
+from models.config import DecoderConfig, Seq2SeqConfig
 from models.kv_cache import KVCache
 from models.loading import LoadedDecoder, load
+from models.loading_seq2seq import LoadedSeq2Seq
 from server.execution.generation import DecoderRunner
 from server.execution.runner import Runner
 from server.request import Beams, EarlyStopping, Sampling
@@ -24,7 +26,7 @@ from server.scheduling.scheduler import Scheduler
 from server.scheduling.sequence import Sequence
 
 CPU = torch.device("cpu")
-VOCABULARY = 40
+VOCABULARY, START = 40, 0
 STOPPING = {True: EarlyStopping.AT_ONCE, False: EarlyStopping.WHEN_UNLIKELY, "never": EarlyStopping.NEVER}
 MODELS = {
     "gpt2": lambda: transformers.GPT2Config(
@@ -39,6 +41,17 @@ MODELS = {
         num_key_value_heads=2,
         max_position_embeddings=64,
     ),
+    "t5": lambda: transformers.T5Config(
+        vocab_size=VOCABULARY,
+        d_model=32,
+        d_kv=8,
+        d_ff=48,
+        num_layers=2,
+        num_heads=4,
+        relative_attention_num_buckets=8,
+        feed_forward_proj="gated-gelu",
+        decoder_start_token_id=0,
+    ),
 }
 
 
@@ -47,30 +60,42 @@ class Pair:
     """A model as the oracle has it, and as we load it from its files."""
 
     oracle: Any
-    loaded: LoadedDecoder
+    loaded: LoadedDecoder | LoadedSeq2Seq
+
+    @property
+    def sources(self) -> bool:
+        return isinstance(self.loaded, LoadedSeq2Seq)
 
     def expected(self, prompt: list[int], **options: Any) -> list[int]:
+        """What is said after `prompt`, or for it, where an encoder reads it."""
         tokens = torch.tensor([prompt])
         said = self.oracle.generate(
             tokens, attention_mask=torch.ones_like(tokens), do_sample=False, pad_token_id=0, **options
         )
-        new: list[int] = said[0, len(prompt) :].tolist()
+        new: list[int] = said[0, len([START] if self.sources else prompt) :].tolist()
         return new
 
     def said(self, sequence: Sequence) -> list[int]:
         """By scheduler and runner, in chunks, on hardly more blocks than are needed."""
         assert sequence.beams is not None
         blocks = -(-64 // 4) * sequence.beams.width
-        cache = KVCache(self.loaded.config, num_blocks=blocks, block_size=4, device=CPU, dtype=torch.float32)
-        lane = GenerationLane("m", BlockPool(blocks, 4), max_batch_tokens=11, max_sequences=4)
-        scheduler = Scheduler({"m": lane})
-        runner = Runner({"m": DecoderRunner(self.loaded.decoder, cache, CPU)})
+        lane = GenerationLane(
+            "m", BlockPool(blocks, 4), max_batch_tokens=11, max_sequences=4, sources=self.sources
+        )
+        scheduler, runner = Scheduler({"m": lane}), Runner({"m": self._runner(blocks)})
         scheduler.generate("m", sequence)
         while (step := scheduler.next_step()) is not None:
             assert isinstance(step, DecodeStep)
             scheduler.apply(step, runner.run(step), 0.01)
         assert lane.blocks.num_free == blocks
         return sequence.tokens[sequence.prompt_length :]
+
+    def _runner(self, blocks: int) -> DecoderRunner:
+        config: DecoderConfig | Seq2SeqConfig = self.loaded.config
+        config = config.decoder if isinstance(config, Seq2SeqConfig) else config
+        cache = KVCache(config, num_blocks=blocks, block_size=4, device=CPU, dtype=torch.float32)
+        model = self.loaded.model if isinstance(self.loaded, LoadedSeq2Seq) else self.loaded.decoder
+        return DecoderRunner(model, cache, CPU)
 
 
 @pytest.fixture(scope="module", params=[(name, seed) for name in MODELS for seed in range(3)], ids=str)
@@ -80,13 +105,14 @@ def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     torch.set_num_threads(1)
     torch.manual_seed(seed)
     folder = tmp_path_factory.mktemp(name)
-    oracle = transformers.AutoModelForCausalLM.from_config(MODELS[name]()).eval()
+    kind = transformers.AutoModelForSeq2SeqLM if name == "t5" else transformers.AutoModelForCausalLM
+    oracle = kind.from_config(MODELS[name]()).eval()
     with torch.no_grad():
         for parameter in oracle.parameters():
             parameter.mul_(8.0 if parameter.dim() > 1 else 1.0)  # so that it prefers some tokens
     oracle.save_pretrained(folder)
     loaded = load(Path(folder), device=CPU, dtype=torch.float32)
-    assert isinstance(loaded, LoadedDecoder)
+    assert isinstance(loaded, LoadedDecoder | LoadedSeq2Seq)
     yield Pair(oracle, loaded)
     torch.set_num_threads(threads)
 
@@ -99,11 +125,12 @@ class Case:
     options: dict[str, Any]
     sampling: Sampling
 
-    def sequence(self) -> Sequence:
+    def sequence(self, *, sources: bool) -> Sequence:
         options = self.options
         return Sequence(
             id=1,
-            tokens=list(self.prompt),
+            tokens=[START] if sources else list(self.prompt),
+            source=tuple(self.prompt) if sources else (),
             max_new_tokens=options["max_new_tokens"],
             stop_tokens=frozenset(options["eos_token_id"] or ()),
             sampling=self.sampling,
@@ -152,4 +179,4 @@ def draw_case(chance: Random) -> Case:
 @pytest.mark.parametrize("seed", range(40))
 def test_the_same_tokens_win(pair: Pair, seed: int) -> None:
     case = draw_case(Random(seed))
-    assert pair.said(case.sequence()) == pair.expected(case.prompt, **case.options)
+    assert pair.said(case.sequence(sources=pair.sources)) == pair.expected(case.prompt, **case.options)
