@@ -103,7 +103,7 @@ class Pooling(Enum):
     CLS = "cls"  # the first: Devlin et al. 2018
     MAX = "max"  # the largest number at each place
     MEAN = "mean"  # Reimers, Gurevych 2019, arXiv 1908.10084
-    MEAN_SQRT_LEN = "mean_sqrt_len"  # their sum by the square root of their number
+    MEAN_SQRT_LEN = "mean_sqrt_len_tokens"  # their sum by the square root of their number
     WEIGHTED_MEAN = "weightedmean"  # the n-th counts n times: SGPT, Muennighoff 2022
     LAST = "lasttoken"
 
@@ -217,7 +217,7 @@ class EncoderConfig(StackConfig):
     segments: int = 0
     first_norm: bool = True  # False: ModernBERT
     sharing: Sharing | None = None
-    heads: Mapping[HeadTask, EncoderHead] = field(default_factory=dict)  # that such models may have
+    tasks: Mapping[HeadTask, EncoderHead] = field(default_factory=dict)  # what it may have heads for
 
     def __post_init__(self) -> None:
         """ValueError where the sizes contradict each other."""

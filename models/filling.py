@@ -82,7 +82,9 @@ def fill(
                 lay_out(checkpoint.tensor(known[source.name]), source.layout, shape) for source in sources
             )
             misshapen += _copy_rows(name, target.detach(), tensors)
-    left_over = [name for spelling, name in known.items() if spelling not in used]
+    left_over = [
+        name for spelling, name in known.items() if spelling not in used and not _is_ignored(spelling, family)
+    ]
     if missing or left_over or misshapen:
         raise WeightsMismatch(checkpoint.path, missing=missing, left_over=left_over, misshapen=misshapen)
     if tied is not None:
@@ -109,13 +111,13 @@ def _equal(checkpoint: Checkpoint, name: str | None, other: str | None) -> bool:
 
 
 def _known_names(checkpoint: Checkpoint, family: Family) -> dict[str, str]:
-    """The family's spelling of every tensor that may be ours -> the checkpoint's own spelling."""
-    spelled = {_spell(name, family): name for name in checkpoint.names()}
-    return {
-        spelling: name
-        for spelling, name in spelled.items()
-        if not any(fnmatchcase(spelling, pattern) for pattern in family.ignored)
-    }
+    """The family's spelling of every tensor -> the checkpoint's own spelling."""
+    return {_spell(name, family): name for name in checkpoint.names()}
+
+
+def _is_ignored(spelling: str, family: Family) -> bool:
+    """Whether what nobody takes may be left over."""
+    return any(fnmatchcase(spelling, pattern) for pattern in family.ignored)
 
 
 def _sources(name: str, family: Family, known: Collection[str]) -> Sequence[Stored]:

@@ -1,59 +1,68 @@
-"""What is put on top of hidden states: logits of a masked token, one vector for a whole text."""
+"""What is put on top of hidden states: words for masked tokens, labels for texts, scores for their tokens."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from enum import Enum
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.config import EncoderConfig
+from models.config import EncoderConfig, EncoderHead, HeadTask, Pooling
 from models.encoder import Encoder
 from models.layers.activation import FUNCTIONS
 from models.layers.linear import Linear, project
+from models.layers.lora import Mixing
+from models.layers.norm import build_norm
+from models.pooling import pool
 
 
-class MaskedLMHead(nn.Module):
+class Transformed(nn.Module):
+    """What many heads begin with: rows [R, hidden] -> ``norm(act(transform h))`` [R, size].
+
+    Whatever of it the head has: without an activation, rows stay as they are.
+    """
+
+    def __init__(self, head: EncoderHead, config: EncoderConfig, size: int) -> None:
+        super().__init__()
+        activation = head.activation
+        bent = activation is not None
+        self.transform = Linear(config.hidden_size, size, bias=head.transform_bias) if bent else None
+        self.norm = None if head.norm is None else build_norm(head.norm, size, config.norm_eps)
+        self._activate = None if activation is None else FUNCTIONS[activation]
+
+    def transformed(self, rows: Tensor) -> Tensor:
+        if self.transform is not None and self._activate is not None:
+            rows = self._activate(self.transform(rows))
+        return rows if self.norm is None else self.norm(rows)
+
+
+class MaskedLMHead(Transformed):
     """Which token belongs at a place (Devlin et al. 2018, §3.1).
 
     ``logits = E norm(act(transform h)) + bias``, where E are the word embeddings of the encoder, shared.
     """
 
     def __init__(self, config: EncoderConfig, words: nn.Embedding) -> None:
-        super().__init__()
-        self.transform = Linear(config.hidden_size, config.hidden_size)
-        self.norm = nn.LayerNorm(config.hidden_size, eps=config.norm_eps)
+        head = config.tasks[HeadTask.MASKED_LM]
+        super().__init__(head, config, words.embedding_dim)
         self.words = words
-        self.bias = nn.Parameter(torch.zeros(config.vocab_size))
-        self._activate = FUNCTIONS[config.activation]
+        self.bias = nn.Parameter(torch.zeros(config.vocab_size)) if head.bias else None
 
     def forward(self, hidden: Tensor) -> Tensor:
         """hidden [R, hidden] -> logits [R, vocab], float32."""
-        rows = self.norm(self._activate(self.transform(hidden)))
-        return project(rows, self.words.weight, self.bias).float()
+        return project(self.transformed(hidden), self.words.weight, self.bias).float()
 
 
-class Pooling(Enum):
-    MEAN = "mean"  # of all tokens: Reimers, Gurevych 2019
-    CLS = "cls"  # the first token
+class ScoringHead(Transformed):
+    """So many scores for each row: ``out(norm(act(transform h)))``."""
 
+    def __init__(self, head: EncoderHead, config: EncoderConfig, scores: int) -> None:
+        super().__init__(head, config, config.hidden_size)
+        self.out = Linear(config.hidden_size, scores, bias=head.bias)
 
-def pool(hidden: Tensor, lengths: Sequence[int], pooling: Pooling) -> Tensor:
-    """One vector for each text of a packed batch: [T, hidden] -> [texts, hidden], float32.
-
-    `lengths` sum to T, each at least 1. Each text is summed on its own, so neighbours do not matter.
-    """
-    texts = torch.split(hidden, list(lengths))
-    if pooling is Pooling.CLS:
-        return torch.stack([text[0].float() for text in texts])
-    return torch.stack([text.float().mean(dim=0) for text in texts])
-
-
-def normalize(vectors: Tensor) -> Tensor:
-    """Scale to unit length: [N, hidden] -> [N, hidden]. A zero vector stays zero."""
-    return F.normalize(vectors, dim=-1)
+    def forward(self, rows: Tensor) -> Tensor:
+        """rows [R, hidden] -> [R, scores], float32."""
+        return self.out(self.transformed(rows)).float()
 
 
 class MaskedLM(nn.Module):
@@ -64,6 +73,67 @@ class MaskedLM(nn.Module):
         self.encoder = encoder
         self.head = head
 
-    def forward(self, tokens: Tensor, lengths: Sequence[int], rows: Tensor) -> Tensor:
-        """tokens [T] of texts of `lengths`, packed indices `rows` [R] -> logits [R, vocab], float32."""
-        return self.head(self.encoder(tokens, lengths).index_select(0, rows))
+    def forward(
+        self,
+        tokens: Tensor,
+        lengths: Sequence[int],
+        rows: Tensor,
+        segments: Tensor | None = None,
+        mixing: Mixing | None = None,
+    ) -> Tensor:
+        """tokens [T] of texts of `lengths`, packed indices `rows` [R] -> logits [R, vocab], float32.
+
+        `segments` and `mixing` as `Encoder.forward` takes them.
+        """
+        hidden = self.encoder(tokens, lengths, segments, mixing)
+        return self.head(hidden.index_select(0, rows))
+
+
+class TextScores(nn.Module):
+    """An encoder and a head that says what a text is (Devlin et al. 2018, §4.1)."""
+
+    def __init__(self, encoder: Encoder, head: ScoringHead, pooling: Pooling) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.head = head
+        self._pooling = pooling
+
+    def forward(
+        self,
+        tokens: Tensor,
+        lengths: Sequence[int],
+        segments: Tensor | None = None,
+        mixing: Mixing | None = None,
+    ) -> Tensor:
+        """tokens [T] of texts of `lengths` -> logits [texts, labels], float32.
+
+        `segments` and `mixing` as `Encoder.forward` takes them.
+        """
+        hidden = self.encoder(tokens, lengths, segments, mixing)
+        return self.head(pool(hidden, lengths, self._pooling).to(hidden.dtype))
+
+
+class TokenScores(nn.Module):
+    """An encoder and a head that says something of each token.
+
+    A label (Devlin et al. 2018, §5.3); where an answer begins and where it ends (§4.2); whether the token
+    has been replaced (ELECTRA: Clark et al. 2020, arXiv 2003.10555, §2).
+    """
+
+    def __init__(self, encoder: Encoder, head: ScoringHead) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.head = head
+
+    def forward(
+        self,
+        tokens: Tensor,
+        lengths: Sequence[int],
+        segments: Tensor | None = None,
+        mixing: Mixing | None = None,
+    ) -> Tensor:
+        """tokens [T] of texts of `lengths` -> logits [T, scores], float32.
+
+        `segments` and `mixing` as `Encoder.forward` takes them.
+        """
+        return self.head(self.encoder(tokens, lengths, segments, mixing))

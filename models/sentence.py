@@ -1,68 +1,48 @@
-"""What sentence-transformers files say about turning hidden states into one vector."""
+"""From hidden states to one vector for a text, as sentence encoders are trained (Reimers, Gurevych 2019)."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
-from models.errors import BrokenCheckpoint, UnsupportedModel
-from models.heads import Pooling
+import torch
+from torch import Tensor, nn
 
-MODES = {"pooling_mode_mean_tokens": Pooling.MEAN, "pooling_mode_cls_token": Pooling.CLS}
-KINDS = ("Transformer", "Pooling", "Normalize")
+from models.config import Activation, Pooling
+from models.layers.activation import FUNCTIONS
+from models.layers.linear import Linear
+from models.pooling import pool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SentenceSettings:
-    pooling: Pooling = Pooling.MEAN
-    normalize: bool = False
+class Dense(nn.Module):
+    """``act(W x + b)``: vectors [N, in] -> [N, out], in float32."""
+
+    def __init__(self, in_size: int, out_size: int, activation: Activation | None, *, bias: bool) -> None:
+        super().__init__()
+        self.linear = Linear(in_size, out_size, bias=bias)
+        self._activate = None if activation is None else FUNCTIONS[activation]
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        projected = self.linear(vectors)
+        return projected if self._activate is None else self._activate(projected)
 
 
-def read_sentence_settings(folder: Path) -> SentenceSettings:
-    """Read `modules.json` and the pooling folder that it names; mean, not normalised, where there is none.
+class Sentence(nn.Module):
+    """What several kinds of pooling give, side by side, then dense layers.
 
-    Raises UnsupportedModel for a module or pooling that is not implemented, BrokenCheckpoint naming a file
-    that cannot be read.
+    `size`: elements of the result; `pooling`: the names of the kinds, with "+" between them. Weights are
+    float32 whatever the encoder's are: they are few, and what pooling gives is float32.
     """
-    modules = folder / "modules.json"
-    if not modules.is_file():
-        return SentenceSettings()
-    paths = dict(_module(modules, entry) for entry in _read(modules, list))
-    pooling = Pooling.MEAN
-    if "Pooling" in paths:
-        pooling = _pooling(_read(folder / paths["Pooling"] / "config.json", dict))
-    return SentenceSettings(pooling=pooling, normalize="Normalize" in paths)
 
+    def __init__(self, poolings: Sequence[Pooling], dense: Sequence[Dense], hidden_size: int) -> None:
+        super().__init__()
+        self.dense = nn.ModuleList(dense)
+        self.pooling = "+".join(pooling.value for pooling in poolings)
+        self.size = dense[-1].linear.out_features if dense else hidden_size * len(poolings)
+        self._poolings = tuple(poolings)
 
-def _module(file: Path, entry: Any) -> tuple[str, str]:
-    """(kind, folder) of one entry of modules.json."""
-    if not isinstance(entry, Mapping) or not isinstance(entry.get("type"), str):
-        raise BrokenCheckpoint(file, "every module needs a `type`")
-    kind, path = entry["type"].rpartition(".")[2], str(entry.get("path", ""))
-    if kind not in KINDS:
-        raise UnsupportedModel(f"{file} has the module {kind}; supported: {', '.join(KINDS)}")
-    if ".." in Path(path).parts or Path(path).is_absolute():
-        raise BrokenCheckpoint(file, f"{path!r} leads out of the model's folder")
-    return kind, path
-
-
-def _pooling(raw: Mapping[str, Any]) -> Pooling:
-    modes = [key for key, value in raw.items() if key.startswith("pooling_mode_") and value is True]
-    if len(modes) != 1 or modes[0] not in MODES:
-        raise UnsupportedModel(
-            f"pooling by {' and '.join(modes) or 'nothing'}; supported: {', '.join(MODES)}"
-        )
-    return MODES[modes[0]]
-
-
-def _read(path: Path, kind: type) -> Any:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise BrokenCheckpoint(path, f"not readable as JSON: {error}") from error
-    if not isinstance(content, kind):
-        raise BrokenCheckpoint(path, f"a JSON {'object' if kind is dict else 'array'} was expected")
-    return content
+    def forward(self, hidden: Tensor, lengths: Sequence[int]) -> Tensor:
+        """hidden [T, hidden] of texts of `lengths` -> [texts, size] float32, not scaled to unit length."""
+        vectors = torch.cat([pool(hidden, lengths, pooling) for pooling in self._poolings], dim=-1)
+        for layer in self.dense:
+            vectors = layer(vectors)
+        return vectors

@@ -26,6 +26,7 @@ from models.weights.fingerprint import combine, digest_code
 from server.engine import messages
 from server.engine.loop import Loop
 from server.engine.messages import LoadFailed, ModelSetup, Ready, Setup, frame
+from server.execution.adapters import Base, LoadedAdapters
 from server.execution.constraints import Constraints
 from server.execution.device import (
     DeviceError,
@@ -60,15 +61,30 @@ def main() -> int:
     setup = _receive_setup(link)
     try:
         members = load_all(setup)
+        adapters = _adapters(members)
+        loras = _load_loras(setup, adapters)
     except (ModelError, DeviceError) as error:
         with suppress(ConnectionError):  # the other process may have given up before
             link.sendall(frame(LoadFailed(str(error))))
         return 1
-    link.sendall(frame(Ready([member.card for member in members])))
+    link.sendall(frame(Ready([member.card for member in members], loras)))
     scheduler = Scheduler({one.card.name: one.lane for one in members}, itl_target_s=setup.itl_target_s)
     runner = Runner({one.card.name: one.runner for one in members})
-    Loop(link, scheduler, runner, _constraints(setup, members)).run()
+    Loop(link, scheduler, runner, _constraints(setup, members), adapters).run()
     return 0
+
+
+def _adapters(members: Sequence[Member]) -> LoadedAdapters:
+    bases = {one.card.name: Base(one.weights, one.card.fingerprint) for one in members if one.weights}
+    return LoadedAdapters(bases)
+
+
+def _load_loras(setup: Setup, adapters: LoadedAdapters) -> dict[str, dict[str, str]]:
+    """The fingerprints of each model with its adapters, by their names. Raises ModelError."""
+    return {
+        model.name: {one.name: adapters.load(model.name, one.name, one.path) for one in model.loras}
+        for model in setup.models
+    }
 
 
 def _constraints(setup: Setup, members: Sequence[Member]) -> Constraints:
@@ -91,6 +107,7 @@ class Member:
     card: ModelCard
     lane: GenerationLane | EncodingLane
     runner: ModelRunner
+    weights: LoadedDecoder | LoadedEncoder | None = None  # of what takes adapters
 
 
 def load_all(setup: Setup) -> list[Member]:
@@ -166,15 +183,17 @@ class Host:
                 speculation=self.speculation,
             ),
             runner=DecoderRunner(weights.decoder, cache, self.device),
+            weights=weights,
         )
 
     def _admit_encoder(self, model: ModelSetup, weights: LoadedEncoder) -> Member:
         tasks = {Task.EMBED} if weights.masked_lm is None else {Task.EMBED, Task.FILL_MASK}
         card = self._card(model, weights, tasks, max_tokens=weights.config.context_length)
         return Member(
-            card=replace(card, embedding_size=weights.config.hidden_size, pooling=weights.pooling.value),
+            card=replace(card, embedding_size=weights.sentence.size, pooling=weights.sentence.pooling),
             lane=EncodingLane(model.name, max_batch_tokens=2 * self.step_tokens, max_passages=MAX_PASSAGES),
-            runner=EncoderRunner(weights.encoder, weights.masked_lm, weights.pooling, self.device),
+            runner=EncoderRunner(weights.encoder, weights.masked_lm, weights.sentence, self.device),
+            weights=weights,
         )
 
     def _count_blocks(self, model: ModelSetup, weights: LoadedDecoder) -> int:

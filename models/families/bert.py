@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from models.config import EncoderConfig
-from models.families.naming import Family, Names
+from models.families import encoder_heads
+from models.families.naming import Either, Family, Names
 from models.families.reading import ACTIVATIONS, choice, divided, number, refuse, whole
 from models.positions import Learned
 
@@ -21,20 +22,21 @@ ONLY = {
 
 def config(raw: Mapping[str, Any]) -> EncoderConfig:
     refuse(raw, ONLY)
-    divided(raw, "hidden_size", "num_attention_heads")
-    rows = whole(raw, "max_position_embeddings")
+    rows, activation = whole(raw, "max_position_embeddings"), choice(raw, "hidden_act", ACTIVATIONS, "gelu")
     return EncoderConfig(
-        architecture="bert",
+        architecture=raw["model_type"],
         vocab_size=whole(raw, "vocab_size"),
         hidden_size=whole(raw, "hidden_size"),
         layers=whole(raw, "num_hidden_layers"),
         heads=whole(raw, "num_attention_heads"),
+        head_dim=divided(raw, "hidden_size", "num_attention_heads"),
         mlp_size=whole(raw, "intermediate_size"),
         context_length=rows,
         norm_eps=number(raw, "layer_norm_eps", 1e-12),
-        activation=choice(raw, "hidden_act", ACTIVATIONS, "gelu"),
+        activation=activation,
         positions=Learned(rows=rows),
-        segments=whole(raw, "type_vocab_size", 2),
+        segments=whole(raw, "type_vocab_size", 2, least=0),
+        tasks=encoder_heads.heads(activation),
     )
 
 
@@ -54,21 +56,19 @@ BODY: Names = {
     "blocks.{}.mlp.down": "encoder.layer.{}.output.dense",
     "blocks.{}.mlp_norm": "encoder.layer.{}.output.LayerNorm",
 }
+BUFFERS = ("embeddings.position_ids", "pooler.*")  # a pooler is for classifiers
+MASKED_LM: Names = {
+    "head.transform": "cls.predictions.transform.dense",
+    "head.norm": "cls.predictions.transform.LayerNorm",
+    "head.bias": Either(("cls.predictions.bias", "cls.predictions.decoder.bias")),
+}
 
 FAMILY = Family(
     config=config,
     prefix="bert.",
-    names={
-        **BODY,
-        "head.transform": "cls.predictions.transform.dense",
-        "head.norm": "cls.predictions.transform.LayerNorm",
-        "head.bias": "cls.predictions.bias",
-    },
-    ignored=(
-        "embeddings.position_ids",
-        "pooler.*",
-        "cls.seq_relationship.*",
-        "cls.predictions.decoder.*",
-    ),
+    names=BODY,
+    heads=encoder_heads.names(MASKED_LM, pooled="pooler.dense"),
+    head="cls.predictions.decoder.weight",
+    ignored=(*BUFFERS, "cls.seq_relationship.*", "cls.predictions.decoder.bias"),
     suffixes={".gamma": ".weight", ".beta": ".bias"},
 )

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-from models.config import Config
+from models.config import Config, HeadTask
 
 
 class Layout(Enum):
@@ -53,6 +53,8 @@ class Family:
     prefix: str = ""  # what some checkpoints of the family put before every name of the body
     ignored: tuple[str, ...] = ()  # patterns (fnmatch) of tensors that hold nothing of ours: buffers
     neutral: frozenset[str] = frozenset()  # configuration keys that cannot change a result: see `neutral.py`
+    heads: Mapping[HeadTask, Names] = field(default_factory=dict)  # an encoder's, by what it is for
     head: str | None = None  # a language-model head of its own; a copy of the embeddings where it is tied
+    copies: tuple[str, ...] = ()  # other tables that hold the embeddings once more, where stacks share them
     suffixes: Mapping[str, str] = field(default_factory=dict)  # older spellings: {".gamma": ".weight"}
     keys: Mapping[str, str] = field(default_factory=dict)  # the same of configuration keys, old -> new

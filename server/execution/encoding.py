@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 
 from models.encoder import Encoder
-from models.heads import MaskedLM, Pooling, normalize, pool
+from models.heads import MaskedLM
+from models.pooling import normalize
+from models.sentence import Sentence
 from server.request import EmbedWork, MaskWork
 from server.scheduling.plan import Encoded, EncodeStep, Results, Step
 
@@ -20,11 +22,11 @@ class EncoderRunner:
     """
 
     def __init__(
-        self, encoder: Encoder, masked_lm: MaskedLM | None, pooling: Pooling, device: torch.device
+        self, encoder: Encoder, masked_lm: MaskedLM | None, sentence: Sentence, device: torch.device
     ) -> None:
         self._encoder = encoder
         self._masked_lm = masked_lm
-        self._pooling = pooling
+        self._sentence = sentence
         self._device = device
 
     def run(self, step: Step) -> Results:
@@ -40,7 +42,7 @@ class EncoderRunner:
     def _embed(self, batch: Sequence[_Embed]) -> dict[int, Encoded]:
         lengths = [len(tokens) for _, tokens, _ in batch]
         hidden = self._encoder(self._pack([tokens for _, tokens, _ in batch]), lengths)
-        vectors = pool(hidden, lengths, self._pooling).cpu()
+        vectors = self._sentence(hidden, lengths).cpu()
         return {id_: _vector(vector, work) for (id_, _, work), vector in zip(batch, vectors, strict=True)}
 
     def _fill(self, batch: Sequence[_Mask]) -> dict[int, Encoded]:

@@ -13,9 +13,8 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from models.adapter import CONFIG, WEIGHTS
-from models.errors import BrokenCheckpoint, ChecksumMismatch, UnsupportedModel, WeightsMismatch
-from models.heads import Pooling
-from models.loading import LoadedEncoder, load
+from models.errors import ChecksumMismatch, UnsupportedModel, WeightsMismatch
+from models.loading import load
 from tests.models.paged import CPU
 
 LLAMA = {
@@ -166,52 +165,6 @@ def test_a_half_finished_masked_lm_head_is_a_mismatch(bert: Path) -> None:
     with pytest.raises(WeightsMismatch) as caught:
         load_plain(bert)
     assert "cls.predictions.transform.dense.weight" in caught.value.missing
-
-
-def write_sentence_files(folder: Path, modes: dict[str, bool], *kinds: str) -> None:
-    modules = [
-        {"idx": i, "path": f"{i}_{kind}", "type": f"sentence_transformers.models.{kind}"}
-        for i, kind in enumerate(kinds)
-    ]
-    (folder / "modules.json").write_text(json.dumps(modules))
-    (folder / "1_Pooling").mkdir(exist_ok=True)
-    (folder / "1_Pooling" / "config.json").write_text(json.dumps(modes))
-
-
-def test_pooling_and_normalisation_follow_the_sentence_files(bert: Path) -> None:
-    plain = load_plain(bert)
-    assert isinstance(plain, LoadedEncoder)
-    assert (plain.pooling, plain.normalize) == (Pooling.MEAN, False)
-    write_sentence_files(bert, {"pooling_mode_cls_token": True}, "Transformer", "Pooling", "Normalize")
-    loaded = load_plain(bert)
-    assert (loaded.pooling, loaded.normalize) == (Pooling.CLS, True)
-
-
-@pytest.mark.parametrize(
-    ("modes", "kinds", "message"),
-    [
-        ({"pooling_mode_max_tokens": True}, ["Transformer", "Pooling"], "pooling by pooling_mode_max_tokens"),
-        (
-            {"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": True},
-            ["Transformer", "Pooling"],
-            "pooling_mode_cls_token and pooling_mode_mean_tokens",
-        ),
-        ({}, ["Transformer", "Pooling"], "pooling by nothing"),
-        ({"pooling_mode_cls_token": True}, ["Transformer", "Pooling", "Dense"], "the module Dense"),
-    ],
-)
-def test_sentence_modules_that_are_not_implemented_are_refused(
-    bert: Path, modes: dict[str, bool], kinds: list[str], message: str
-) -> None:
-    write_sentence_files(bert, modes, *kinds)
-    with pytest.raises(UnsupportedModel, match=message):
-        load_plain(bert)
-
-
-def test_a_pooling_folder_outside_the_model_is_refused(bert: Path) -> None:
-    (bert / "modules.json").write_text('[{"type": "x.Pooling", "path": "../elsewhere"}]')
-    with pytest.raises(BrokenCheckpoint, match="leads out of the model's folder"):
-        load_plain(bert)
 
 
 def test_an_adapter_of_other_weights_is_refused(bert: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from models.adapter import CONFIG, WEIGHTS, Adapter, masked_lm, read_adapter
-from models.config import Activation, EncoderConfig
+from models.config import Activation, EncoderConfig, EncoderHead, HeadTask, Norm
 from models.defaults.training.evaluate_masked_lm import first_five
 from models.defaults.training.masking import Special, hide, open_tokenizer, windows_of
 from models.encoder import Encoder
@@ -35,6 +35,7 @@ CONFIG_OF_TINY = EncoderConfig(
     activation=Activation.GELU,
     positions=Learned(rows=40),
     segments=2,
+    tasks={HeadTask.MASKED_LM: EncoderHead(activation=Activation.GELU, norm=Norm.LAYER)},
 )
 
 

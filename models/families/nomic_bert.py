@@ -1,0 +1,92 @@
+"""NomicBERT (Nussbaum et al. 2024, arXiv 2402.01613): a BERT with rotary positions and gated MLPs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from models.config import EncoderConfig, Mlp
+from models.families import bert, encoder_heads
+from models.families.naming import Either, Family, Names
+from models.families.reading import ACTIVATIONS, choice, head_size, number, refuse, whole
+from models.families.rotary import rotary
+
+# The lower half is of the files that came with code of their own.
+ONLY = {
+    "tie_word_embeddings": True,
+    "quantization_config": None,
+    "activation_function": "swiglu",
+    "causal": False,
+    "mlp_fc1_bias": False,
+    "mlp_fc2_bias": False,
+    "parallel_block": False,
+    "prenorm": False,
+    "qkv_proj_bias": False,
+    "rotary_emb_fraction": 1.0,
+    "rotary_emb_interleaved": False,
+    "scale_attn_by_inverse_layer_idx": False,
+    "scale_attn_weights": True,
+    "use_rms_norm": False,
+}
+
+
+def config(raw: Mapping[str, Any]) -> EncoderConfig:
+    refuse(raw, ONLY)
+    activation, head_dim = choice(raw, "hidden_act", ACTIVATIONS, "silu"), head_size(raw)
+    return EncoderConfig(
+        architecture="nomic_bert",
+        vocab_size=whole(raw, "vocab_size"),
+        hidden_size=whole(raw, "hidden_size"),
+        layers=whole(raw, "num_hidden_layers"),
+        heads=whole(raw, "num_attention_heads"),
+        head_dim=head_dim,
+        mlp_size=whole(raw, "intermediate_size"),
+        context_length=whole(raw, "max_position_embeddings"),
+        norm_eps=number(raw, "layer_norm_eps", 1e-12),
+        mlp=Mlp.GATED,
+        activation=activation,
+        biases=frozenset(),
+        positions=rotary(raw, head_dim, theta=1000.0),
+        segments=whole(raw, "type_vocab_size", 2),
+        tasks=encoder_heads.heads(activation),
+    )
+
+
+_OLD, _NEW = "encoder.layers.{}", "layers.{}"
+BODY: Names = {
+    "embeddings.words": "embeddings.word_embeddings",
+    "embeddings.segments": "embeddings.token_type_embeddings",
+    "embeddings.norm": Either(("embeddings.LayerNorm", "emb_ln")),
+    "blocks.{}.attention.qkv": Either(
+        (tuple(f"{_NEW}.self_attn.{part}_proj" for part in "qkv"), f"{_OLD}.attn.Wqkv")
+    ),
+    "blocks.{}.attention.out": Either((f"{_NEW}.self_attn.o_proj", f"{_OLD}.attn.out_proj")),
+    "blocks.{}.attention_norm": Either((f"{_NEW}.post_attention_layernorm", f"{_OLD}.norm1")),
+    "blocks.{}.mlp.gate_up": Either(
+        ((f"{_NEW}.mlp.gate_proj", f"{_NEW}.mlp.up_proj"), (f"{_OLD}.mlp.fc12", f"{_OLD}.mlp.fc11"))
+    ),
+    "blocks.{}.mlp.down": Either((f"{_NEW}.mlp.down_proj", f"{_OLD}.mlp.fc2")),
+    "blocks.{}.mlp_norm": Either((f"{_NEW}.post_mlp_layernorm", f"{_OLD}.norm2")),
+}
+MASKED_LM: Names = {**bert.MASKED_LM, "head.norm": "cls.predictions.transform.layer_norm"}
+
+FAMILY = Family(
+    config=config,
+    prefix="nomic_bert.",
+    names=BODY,
+    heads=encoder_heads.names(MASKED_LM, pooled="pooler.dense"),
+    head="cls.predictions.decoder.weight",
+    ignored=(*bert.BUFFERS, "cls.predictions.decoder.bias"),
+    keys={
+        "layer_norm_epsilon": "layer_norm_eps",
+        "n_embd": "hidden_size",
+        "n_head": "num_attention_heads",
+        "n_inner": "intermediate_size",
+        "n_layer": "num_hidden_layers",
+        "n_positions": "max_position_embeddings",
+        "rotary_emb_base": "rope_theta",
+    },
+    neutral=frozenset(
+        {"dense_seq_output", "max_trained_positions", "parallel_block_tied_norm"}
+    ),  # of such files
+)
