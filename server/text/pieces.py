@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import replace
 from pathlib import Path
 
@@ -35,7 +35,8 @@ def read_pieces(file: Path, family: Family, settings: Settings) -> Tokenizer:
         prefix=Prefix.EVERY_STRETCH if settings.get("legacy", True) else Prefix.TEXT,
         first_normalizers=_normalizers(family, settings),
     )
-    _add_specials(backend, model, family, settings)
+    named = {*(settings[role] for role in family.names), *family.also_special, *ids.tail}
+    _add_specials(backend, model, named)
     if family.languages is None:
         before, after = (None if role is None else settings[role] for role in (family.before, family.after))
         surround(backend, before=before, after=after)
@@ -62,11 +63,10 @@ def _kind(text: str, unknown: str) -> Kind:
     return Kind.UNKNOWN if text == unknown else Kind.CONTROL
 
 
-def _add_specials(backend: Tokenizer, model: PieceModel, family: Family, settings: Settings) -> None:
-    """Control pieces and the family's names are special: text that spells one is that token."""
+def _add_specials(backend: Tokenizer, model: PieceModel, named: Set[str]) -> None:
+    """Control pieces and those that the family names are special: text that spells one is that token."""
     control = [piece.text for piece in model.pieces if piece.kind is Kind.CONTROL]
     add_special(backend, (text for text in control if not text.endswith(_NOT_USED)))
-    named = {*(settings[role] for role in family.names), *family.also_special}
     add_special(backend, (piece.text for piece in model.pieces if piece.text in named))
 
 

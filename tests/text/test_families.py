@@ -138,6 +138,26 @@ def test_t5_has_as_many_sentinels_as_its_config_says(tmp_path: Path, count: int)
         assert tokenizer.encode("<extra_id_0><extra_id_2>") == [last, last - 2, 1]
 
 
+def test_sentinels_that_the_file_has_are_not_added_again(tmp_path: Path) -> None:
+    save_family(tmp_path, "T5", extra_ids=2)
+    own = {"pad_id": 0, "eos_id": 1, "unk_id": 2, "bos_id": -1}
+    (tmp_path / "spiece.model").write_bytes(train(user_defined_symbols=["<extra_id_0>"], **own))
+    pieces = processor((tmp_path / "spiece.model").read_bytes())
+    tokenizer = load_tokenizer(tmp_path)
+    assert tokenizer.vocab_size == len(pieces) + 1
+    ids = tokenizer.encode("<extra_id_0><extra_id_1>", add_special_tokens=False)
+    assert ids == [pieces.piece_to_id("<extra_id_0>"), len(pieces)]
+    assert tokenizer.decode(ids) == ""
+
+
+def test_a_config_may_take_the_space_before_a_text_away(tmp_path: Path) -> None:
+    tokenizer = load_tokenizer(save_family(tmp_path, "Llama", add_prefix_space=False))
+    with_space = sentencepiece_of("Llama").encode("the")
+    assert tokenizer.encode("\u2581the", add_special_tokens=False) == with_space
+    assert tokenizer.encode("the", add_special_tokens=False) != with_space
+    assert tokenizer.decode(tokenizer.encode("the")) == "the"
+
+
 def test_albert_cuts_a_comma_off_a_number(tmp_path: Path) -> None:
     (tmp_path / "spiece.model").write_bytes(train(*["in 1997, and 1997, and 1997,"] * 200))
     (tmp_path / "config.json").write_text('{"model_type": "albert"}')
