@@ -8,14 +8,18 @@ from typing import Any
 from transformers.activations import ACT2FN
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
+from models.families.reading import ACTIVATIONS
+
 Raw = Mapping[str, Any]
+
+# Those that we know have a test of their own.
+SOME_ACTIVATIONS = ("relu", "gelu_new", *sorted(ACT2FN.keys() - ACTIVATIONS.keys()))
 
 # Fields of free text, by what they are called: what transformers knows, and one thing that nobody knows.
 NAMED: Mapping[str, tuple[Any, ...]] = {
     "attention_layers": (["local", "global", "local"], ["local"] * 3, ["global"] * 3),
     "attention_types": ([[["local"], 3]], [[["global"], 3]], [[["local", "global", "global"], 1]]),
     "classifier_pooling": ("cls", "mean"),
-    "dense_act_fn": tuple(ACT2FN),
     "feed_forward_proj": ("relu", "gelu", "gelu_new", "gated-gelu", "gated-silu", "gated-relu", "silu"),
     "norm_type": ("layer_norm", "rms_norm"),
     "pos_att_type": ([], ["c2p"], ["p2c"], ["p2c", "c2p"], "c2p|p2c"),
@@ -72,11 +76,13 @@ def _others(field: str, value: Any) -> Iterator[Any]:
     match value:
         case bool():
             yield not value
-        case int() | float():
-            yield from (2 * value, value // 2 if isinstance(value, int) else value / 2, 0 * value)
-            yield from (1, 3) if isinstance(value, int) else (1.0,)
+        case int():
+            yield from (0, value // 2, 2 * value)
+            yield from (1, 3) if value < 64 else ()  # beyond, it counts tokens: those of a text must fit
+        case float():
+            yield from (0.0, value / 2, 2 * value, 1.0)
         case str():
-            yield from (*(ACT2FN if value in ACT2FN else ()), "no such choice")
+            yield from (*(SOME_ACTIVATIONS if value in ACT2FN else ()), "no such choice")
         case list():
             yield from ([], value[::-1], value[:1] * len(value), value[-1:] * len(value))
         case dict():

@@ -14,18 +14,24 @@ import torch
 import transformers
 from torch import Tensor
 
-from models.loading import LoadedDecoder, LoadedEncoder
-from tests.models import decoder_configs_a, decoder_configs_b
+from models.loading import LoadedDecoder, LoadedEncoder, LoadedSeq2Seq
+from tests.models import (
+    decoder_configs_a,
+    decoder_configs_b,
+    encoder_configs,
+    paged,
+    paged_seq2seq,
+    seq2seq_configs,
+)
 from tests.models.mutations import Raw
-from tests.models.paged import Session
 
-Loaded = LoadedDecoder | LoadedEncoder
+Loaded = LoadedDecoder | LoadedEncoder | LoadedSeq2Seq
 
 transformers.logging.disable_progress_bar()
 
 # Longer than the windows of the configurations, shorter than their contexts; small token numbers, so that
-# a halved vocabulary has them too.
-TEXTS = [torch.randint(3, 20, (n,), generator=torch.Generator().manual_seed(n)) for n in (37, 5)]
+# a halved vocabulary has them too, but none that means something.
+TEXTS = [torch.randint(5, 20, (n,), generator=torch.Generator().manual_seed(n)) for n in (37, 5)]
 # A larger model is slow and proves no more: where a size left out defaults to one of a real model.
 MOST_PARAMETERS = 4_000_000
 
@@ -66,7 +72,9 @@ class Subject:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 config = self.config.from_dict(json.loads(json.dumps(raw)))  # type: ignore[attr-defined]
-                return _perturbed(self.kind.auto, config)
+                if self.raw.keys() - raw.keys():
+                    _check_size(self.kind.auto, config)
+                return _random(self.kind.auto, config)
         except Exception as error:  # whatever a library raises that is given nonsense
             raise Failed(str(error)) from error
 
@@ -92,22 +100,34 @@ def save(oracle: Any, raw: Raw, folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps(raw))
 
 
-def _perturbed(auto: Any, config: Any) -> Any:
+def _check_size(auto: Any, config: Any) -> None:
     with torch.device("meta"):
         size = sum(parameter.numel() for parameter in auto.from_config(config).parameters())
     if size > MOST_PARAMETERS:
         raise Failed(f"{size} parameters")
+
+
+def _random(auto: Any, config: Any) -> Any:
     torch.manual_seed(0)
     oracle = auto.from_config(config).eval()
     with torch.no_grad():
         for parameter in oracle.parameters():  # biases and norms too, which start as 0 and 1
-            parameter.add_(torch.randn_like(parameter) * 0.1)
+            if parameter.requires_grad:  # sines and cosines are what they are
+                parameter.add_(torch.randn_like(parameter) * 0.1)
     return oracle
 
 
 def _decoded(loaded: LoadedDecoder) -> Tensor:
     texts = {str(number): text.tolist() for number, text in enumerate(TEXTS)}
-    return torch.cat(Session(loaded.decoder, loaded.config).step(texts.items()))
+    return torch.cat(paged.Session(loaded.decoder, loaded.config).step(texts.items()))
+
+
+def _answered(loaded: LoadedSeq2Seq) -> Tensor:
+    """Each text as a source, the other as its answer."""
+    session = paged_seq2seq.Session(loaded.model)
+    sources = {str(number): text.tolist() for number, text in enumerate(TEXTS)}
+    session.encode(sources)
+    return torch.cat(session.step(zip(sources, reversed(sources.values()), strict=True)))
 
 
 def _encoded(loaded: LoadedEncoder) -> Tensor:
@@ -121,11 +141,21 @@ def _logits(oracle: Any) -> Tensor:
     return torch.cat([oracle(text[None]).logits[0] for text in TEXTS])
 
 
+def _answer_logits(oracle: Any) -> Tensor:
+    pairs = zip(TEXTS, reversed(TEXTS), strict=True)
+    return torch.cat(
+        [oracle(input_ids=text[None], decoder_input_ids=answer[None]).logits[0] for text, answer in pairs]
+    )
+
+
 DECODER = Kind(auto=transformers.AutoModelForCausalLM, expected=_logits, actual=_decoded)
 ENCODER = Kind(auto=transformers.AutoModelForMaskedLM, expected=_logits, actual=_encoded)
+SEQ2SEQ = Kind(auto=transformers.AutoModelForSeq2SeqLM, expected=_answer_logits, actual=_answered)
 _TABLES: tuple[tuple[Kind, Mapping[str, Callable[[], Any]]], ...] = (
     (DECODER, decoder_configs_a.CONFIGS),
     (DECODER, decoder_configs_b.CONFIGS),
+    (ENCODER, encoder_configs.CONFIGS),
+    (SEQ2SEQ, seq2seq_configs.CONFIGS),
 )
 
 
