@@ -10,11 +10,12 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from models.weights.sources import DEFAULTS, find_default, resolve
-from server.engine.messages import ModelSetup, Setup, frame
+from server.engine.messages import LoraSetup, ModelSetup, Setup, frame
 from server.errors import NotReady
 from server.settings import BadSetting, Settings
 
@@ -47,15 +48,31 @@ def bring_models(settings: Settings) -> list[ModelSetup]:
     if len(set(names)) < len(names):
         twice = ", ".join(sorted({name for name in names if names.count(name) > 1}))
         raise BadSetting(f"--model: {twice} is there more than once; name them apart with NAME=SOURCE")
+    loras = bring_loras(settings, names)
     return [
         ModelSetup(
             name=name,
             source=source,
+            loras=tuple(loras.get(name, ())),
             path=str(resolve(source, cache=settings.cache, offline=settings.offline)),
             adapter=str(ADAPTER) if find_default(source) is DEFAULTS["all-minilm-l6-v2"] else None,
         )
         for name, source in wanted
     ]
+
+
+def bring_loras(settings: Settings, models: Sequence[str]) -> dict[str, list[LoraSetup]]:
+    """The adapters of each model. Raises BadSetting where one cannot be told, or a name is there twice."""
+    if settings.lora_folder is not None and not settings.lora_folder.is_dir():
+        raise BadSetting(f"--lora-folder {settings.lora_folder}: there is no such folder")
+    found, taken = dict[str, list[LoraSetup]](), set(models)
+    for lora in settings.lora:
+        name, model, folder = _split_lora(lora, models)
+        if name in taken:
+            raise BadSetting(f"--lora {lora}: {name} is taken; every model and adapter needs its own name")
+        taken.add(name)
+        found.setdefault(model, []).append(LoraSetup(name, str(folder)))
+    return found
 
 
 def start_worker(
@@ -122,7 +139,7 @@ async def _serve(
     engine = Engine(connection, tokenizers, max_requests=settings.max_requests, defaults=defaults)
     server = uvicorn.Server(
         uvicorn.Config(
-            create_app(engine, limits=limits),
+            create_app(engine, limits=limits, lora_folder=settings.lora_folder),
             log_level="warning",
             access_log=False,
             timeout_graceful_shutdown=DRAIN_S,
@@ -169,6 +186,19 @@ def _split(model: str) -> tuple[str, str]:
     if path.exists():
         return path.stem if path.is_file() else path.resolve().name, model
     return model, model
+
+
+def _split_lora(lora: str, models: Sequence[str]) -> tuple[str, str, Path]:
+    """NAME=FOLDER[@MODEL], where the folder's own name may have an @."""
+    name, _, rest = lora.partition("=")
+    if not name or not rest:
+        raise BadSetting(f"--lora {lora}: NAME=FOLDER or NAME=FOLDER@MODEL is needed")
+    folder, at, model = rest.rpartition("@")
+    if not at or (model not in models and Path(rest).expanduser().is_dir()):
+        folder, model = rest, models[0] if len(models) == 1 else ""
+    if model not in models:
+        raise BadSetting(f"--lora {lora}: @MODEL must say for which model: {', '.join(models)}")
+    return name, model, Path(folder).expanduser()
 
 
 def _end(worker: subprocess.Popen[bytes]) -> None:

@@ -6,7 +6,8 @@ ServerError
 │   ├── ContextTooLong      the prompt, or prompt and answer together, exceed the model
 │   ├── NoMask              a fill-mask text without a mask token
 │   └── RequestTooLarge     a bound on size or number was passed
-├── ModelNotFound           no model of that name
+├── ModelNotFound           no model, or adapter, of that name
+├── NotEnabled              this server was started without what is asked for
 ├── TaskUnavailable         no loaded model can do that task
 ├── Overloaded              the queue is full; says when to come back
 ├── NotReady                still loading, or shutting down
@@ -58,14 +59,22 @@ class RequestTooLarge(InvalidRequest):
 
 
 class ModelNotFound(ServerError):
-    def __init__(self, available: Iterable[str]) -> None:
-        super().__init__(f"the model named in `model` is not loaded; loaded: {', '.join(sorted(available))}")
+    """No model, or adapter, has the name given as `parameter`."""
+
+    def __init__(self, available: Iterable[str], *, parameter: str = "model") -> None:
+        what = "model" if parameter == "model" else "adapter"
+        loaded = ", ".join(sorted(available)) or "none"
+        super().__init__(f"the {what} named in `{parameter}` is not loaded; loaded: {loaded}")
 
 
 class TaskUnavailable(ServerError):
     def __init__(self, task: str, available: Iterable[str]) -> None:
         names = ", ".join(sorted(available)) or "none"
         super().__init__(f"no loaded model can do {task}; loaded: {names}")
+
+
+class NotEnabled(ServerError):
+    """Whoever starts the server can allow it; the message says how."""
 
 
 class Overloaded(ServerError):

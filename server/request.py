@@ -252,6 +252,7 @@ class FillMaskRequest:
     model: str | None = None
     top_k: int = 5
     targets: tuple[str, ...] | None = None
+    lora: str | None = None
     terms: Terms = field(default_factory=Terms)
 
 
@@ -278,6 +279,7 @@ class EmbedRequest:
     truncation_side: Side = Side.RIGHT
     normalize: bool = True
     dimensions: int | None = None
+    lora: str | None = None
     terms: Terms = field(default_factory=Terms)
 
 
@@ -306,7 +308,10 @@ class EmbedWork:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelCard:
-    """What a loaded model is, and can do."""
+    """What a loaded model is, and can do.
+
+    A model with one of its adapters has a card, too: the adapter's name, `parent` the model's.
+    """
 
     name: str
     source: str
@@ -322,4 +327,6 @@ class ModelCard:
     embedding_size: int | None = None
     pooling: str | None = None
     source_tokens: int | None = None  # that an encoder reads before the decoder writes; None: it has none
+    adapters: tuple[str, ...] = ()  # low-rank ones that it can run with, by name
+    parent: str | None = None
     start_token: int | None = None  # what such a decoder's text follows, unless its folder says otherwise

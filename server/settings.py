@@ -58,6 +58,11 @@ def _setting(default: object, parse: Callable[[str], Any], help_: str) -> Any:
     return field(default=default, metadata={"parse": parse, "help": help_})
 
 
+def _repeated(metavar: str, help_: str) -> Any:
+    """A setting that may be given several times; in one string, they are separated by spaces."""
+    return field(default=(), metadata={"parse": None, "help": f"{help_} (repeatable)", "metavar": metavar})
+
+
 def _default_cache() -> Path:
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(home) / "triptych"
@@ -65,8 +70,18 @@ def _default_cache() -> Path:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    model: tuple[str, ...] = _setting(
-        (), str, "what to serve: a folder, a .gguf file, a hub id, or NAME=SOURCE"
+    model: tuple[str, ...] = _repeated(
+        "SOURCE", "what to serve: a folder, a .gguf file, a hub id, or NAME=SOURCE"
+    )
+    lora: tuple[str, ...] = _repeated(
+        "NAME=FOLDER[@MODEL]", "a LoRA adapter, a PEFT folder; MODEL where several models are served"
+    )
+    lora_folder: Path | None = field(
+        default=None,
+        metadata={
+            "parse": Path,
+            "help": "let clients load adapters from within this folder, by /v1/load_lora_adapter",
+        },
     )
     host: str = _setting("127.0.0.1", str, "address to listen on")
     port: int = _setting(8000, _number(0, 65535), "port to listen on; 0 takes a free one")
@@ -107,8 +122,8 @@ def add_flags(parser: argparse.ArgumentParser, names: tuple[str, ...] = ()) -> N
             continue
         flag = "--" + one.name.replace("_", "-")
         extra: dict[str, Any] = {"metavar": one.name.upper(), "help": one.metadata["help"]}
-        if one.name == "model":
-            extra |= {"action": "append", "metavar": "SOURCE", "help": extra["help"] + " (repeatable)"}
+        if "metavar" in one.metadata:
+            extra |= {"action": "append", "metavar": one.metadata["metavar"]}
         elif one.metadata["parse"] is _switch:
             if one.default is True:
                 flag = "--no-" + flag.removeprefix("--")
@@ -135,7 +150,7 @@ def read(flags: Mapping[str, Any], environment: Mapping[str, str] = os.environ) 
             origin, raw = f"{one.name} in {path}", table[one.name]
         else:
             continue
-        values[one.name] = _parse(one.name, one.metadata["parse"], raw, origin)
+        values[one.name] = _parse(one.metadata["parse"], raw, origin)
     return Settings(**values)
 
 
@@ -150,12 +165,13 @@ def _read_file(path: Path) -> dict[str, Any]:
     return table
 
 
-def _parse(name: str, parse: Callable[[str], Any], raw: Any, origin: str) -> Any:
-    if name == "model":
-        models = raw.split() if isinstance(raw, str) else raw
-        if not isinstance(models, list) or not all(isinstance(one, str) and one for one in models):
+def _parse(parse: Callable[[str], Any] | None, raw: Any, origin: str) -> Any:
+    """`parse` is None where there may be several."""
+    if parse is None:
+        several = raw.split() if isinstance(raw, str) else raw
+        if not isinstance(several, list) or not all(isinstance(one, str) and one for one in several):
             raise BadSetting(f"{origin} must be sources, as a list or separated by spaces; it is {raw!r}")
-        return tuple(models)
+        return tuple(several)
     text = str(raw).lower() if isinstance(raw, bool) else str(raw)
     try:
         return parse(text)

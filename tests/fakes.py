@@ -73,6 +73,12 @@ TRANSLATOR = replace(
 )
 
 
+def _with(card: ModelCard, adapter: str) -> ModelCard:
+    return replace(
+        card, name=adapter, parent=card.name, fingerprint=f"{card.fingerprint}+{adapter}", adapters=()
+    )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Span:
     id: int
@@ -108,6 +114,7 @@ class FakeEngine:
     running: int = 0
     defaults: GenerationDefaults = field(default_factory=GenerationDefaults)
     spoken: tuple[str, ...] = ()
+    loaded: dict[str, str] = field(default_factory=dict)  # adapters, and the folders that they came from
     asked: list[GenerateRequest | FillMaskRequest | EmbedRequest] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -115,8 +122,9 @@ class FakeEngine:
             self.stats.models[card.name] = ModelStats()
 
     def select(self, task: Task, name: str | None) -> ModelCard:
-        able = [card for card in self.cards if task in card.tasks]
-        names = [card.name for card in self.cards]
+        adapted = [_with(card, one) for card in self.cards for one in card.adapters]
+        able = [card for card in (*self.cards, *adapted) if task in card.tasks]
+        names = [card.name for card in (*self.cards, *adapted)]
         if name is None and not able:
             raise TaskUnavailable(task.value, names)
         if name is not None and name not in names:
@@ -125,6 +133,22 @@ class FakeEngine:
             if name in (None, card.name):
                 return card
         raise InvalidRequest(f"the model named in `model` cannot do {task.value}", parameter="model")
+
+    async def load_adapter(self, name: str, path: str, *, model: str | None = None) -> ModelCard:
+        base = next(card for card in self.cards if model in (None, card.name))
+        self._put(replace(base, adapters=(*base.adapters, name)))
+        self.loaded[name] = path
+        return self.select(min(base.tasks, key=lambda task: task.value), name)
+
+    def unload_adapter(self, name: str) -> None:
+        for card in self.cards:
+            if name in card.adapters:
+                self._put(replace(card, adapters=tuple(one for one in card.adapters if one != name)))
+                return
+        raise ModelNotFound([one for card in self.cards for one in card.adapters], parameter="lora_name")
+
+    def _put(self, changed: ModelCard) -> None:
+        self.cards = tuple(changed if card.name == changed.name else card for card in self.cards)
 
     def generation_defaults(self, model: str) -> GenerationDefaults:
         return self.defaults

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from importlib import metadata
+from pathlib import Path
 
 from fastapi import FastAPI
 
 from server.api import (
+    adapters,
     embed,
     errors,
     fill_mask,
@@ -35,6 +37,7 @@ ROUTERS = (
     completions,
     embeddings,
     models,
+    adapters,
     verify,
     health,
     metrics,
@@ -47,10 +50,12 @@ def create_app(
     limits: Limits | None = None,
     heartbeat_s: float = HEARTBEAT_S,
     version: str | None = None,
+    lora_folder: Path | None = None,
 ) -> FastAPI:
     """The HTTP face of a running `engine`. Whoever built the engine starts and stops it.
 
     `heartbeat_s` is how long a stream may be silent; `version` is the installed one unless given.
+    `lora_folder` is where adapters may be loaded from while the server runs; None: they may not.
     """
     limits, version = limits or Limits(), version or _installed_version()
     app = FastAPI(
@@ -59,7 +64,9 @@ def create_app(
         description="Text inference for decoders, encoders and encoder-decoders in one process.",
         redirect_slashes=False,  # a redirected POST loses its body with some clients; 404 says what is wrong
     )
-    app.state.edge = Edge(engine=engine, limits=limits, heartbeat_s=heartbeat_s, version=version)
+    app.state.edge = Edge(
+        engine=engine, limits=limits, heartbeat_s=heartbeat_s, version=version, lora_folder=lora_folder
+    )
     for module in ROUTERS:
         app.include_router(module.router)
     errors.install(app)

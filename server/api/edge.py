@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Any, Protocol, cast
 
 import msgspec
@@ -77,6 +78,8 @@ class Engine(Protocol):
         add_generation_prompt: bool = True,
         continue_final_message: bool = False,
     ) -> str: ...
+    async def load_adapter(self, name: str, path: str, *, model: str | None = None) -> ModelCard: ...
+    def unload_adapter(self, name: str) -> None: ...
     async def check_ready(self) -> None: ...
 
 
@@ -95,10 +98,16 @@ class Edge:
     limits: Limits
     heartbeat_s: float
     version: str
+    lora_folder: Path | None = None  # from which adapters may be loaded; None: they may not
     started: int = field(default_factory=lambda: int(time.time()))  # unix seconds
 
-    def select(self, task: Task, name: str | None) -> ModelCard:
-        """The model called `name`, or the default of its kind. Raises ModelNotFound, TaskUnavailable."""
+    def select(self, task: Task, name: str | None, *, adapter: str | None = None) -> ModelCard:
+        """The model called `name`, or the default of its kind; with an adapter, if one is named.
+
+        An adapter's name may be given as `name`, too. Raises ModelNotFound, TaskUnavailable.
+        """
+        if adapter is not None:
+            return self._select_adapter(task, adapter, self._meant(name))
         return self.engine.select(task, self._meant(name))
 
     def select_any(self, name: str | None) -> ModelCard:
@@ -107,7 +116,9 @@ class Edge:
         for card in self.cards:
             if wanted in (None, card.name):
                 return card
-        raise ModelNotFound(card.name for card in self.cards)
+            if wanted in card.adapters:
+                return self.engine.select(min(card.tasks, key=lambda task: task.value), wanted)
+        raise ModelNotFound(self._names)
 
     @property
     def cards(self) -> tuple[ModelCard, ...]:
@@ -116,9 +127,21 @@ class Edge:
             raise NotReady("the models are still loading")
         return self.engine.cards
 
+    def _select_adapter(self, task: Task, adapter: str, model: str | None) -> ModelCard:
+        """Raises ModelNotFound where `model` is given, and the adapter is of another."""
+        for card in self.cards:
+            if adapter in card.adapters and model in (None, card.name, adapter):
+                return self.engine.select(task, adapter)
+        adapters = (name for card in self.cards for name in card.adapters)
+        raise ModelNotFound(adapters, parameter="adapter_id")
+
     def _meant(self, name: str | None) -> str | None:
-        loaded = {card.name for card in self.engine.cards}
-        return None if name in PLACEHOLDERS - loaded else name
+        return None if name in PLACEHOLDERS.difference(self._names) else name
+
+    @property
+    def _names(self) -> list[str]:
+        """Of models and adapters."""
+        return [name for card in self.engine.cards for name in (card.name, *card.adapters)]
 
     async def complete(self, request: GenerateRequest) -> Answer:
         """Generate to the end. Cancelling this aborts the request."""

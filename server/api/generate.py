@@ -49,7 +49,7 @@ def _admit(
     body: GenerateBody, edge: Edge, tenant: str, *, stream: bool
 ) -> tuple[Reply, list[GenerateRequest]]:
     """One request for each sample of `best_of`."""
-    card = edge.select(Task.GENERATE, body.model)
+    card = edge.select(Task.GENERATE, body.model, adapter=body.chosen.adapter_id)
     edge.limits.check_texts(1, body.chosen.sample_count, "best_of")
     requests = body.to_requests(card, tenant=tenant, stream=stream)
     edge.limits.check_stop(requests[0].stop)

@@ -105,7 +105,8 @@ class GenerateParameters(GenerationParameters):
     """Tell what the text was made of, for `/v1/verify`."""
 
     watermark: Annotated[bool | None, only(False)] = False
-    adapter_id: Annotated[str | None, only()] = None
+    adapter_id: ModelName | None = None
+    """The LoRA adapter to write with; its name as `model` means the same."""
 
     @property
     def sampled(self) -> bool:

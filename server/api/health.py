@@ -121,4 +121,5 @@ def _card(card: ModelCard) -> dict[str, Any]:
         "batch_invariant": card.batch_invariant,
         "embedding_size": card.embedding_size,
         "pooling": card.pooling,
+        "adapters": list(card.adapters),
     }

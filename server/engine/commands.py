@@ -45,6 +45,7 @@ def generate(id_: int, model: Served, request: GenerateRequest) -> Generate:
         grammar=request.grammar,
         source=source,
         beams=request.beams,
+        lora=model.lora,
     )
 
 
@@ -147,7 +148,9 @@ def fill_mask(id_: int, model: Served, request: FillMaskRequest) -> FillMask:
     targets = None if request.targets is None else _target_ids(model.tokenizer, request.targets)
     work = MaskWork(positions=positions, top_k=request.top_k, targets=targets)
     standing = _standing(request.terms)
-    return FillMask(id=id_, model=model.name, tokens=tuple(tokens), work=work, standing=standing)
+    return FillMask(
+        id=id_, model=model.name, tokens=tuple(tokens), work=work, standing=standing, lora=model.lora
+    )
 
 
 def embed(id_: int, model: Served, request: EmbedRequest) -> Embed:
@@ -161,7 +164,9 @@ def embed(id_: int, model: Served, request: EmbedRequest) -> Embed:
         tokens = truncated(model, tokens, request.text, model.max_tokens, request.truncation_side)
     work = EmbedWork(normalize=request.normalize, dimensions=request.dimensions)
     standing = _standing(request.terms)
-    return Embed(id=id_, model=model.name, tokens=tuple(tokens), work=work, standing=standing)
+    return Embed(
+        id=id_, model=model.name, tokens=tuple(tokens), work=work, standing=standing, lora=model.lora
+    )
 
 
 def _tokens(model: Served, text: str | Sequence[int], *, add_special_tokens: bool) -> list[int]:

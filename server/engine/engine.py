@@ -15,6 +15,7 @@ from server.engine import commands
 from server.engine.admission import Admission
 from server.engine.catalogue import Catalogue, Served
 from server.engine.link import Answer, Link, Lost
+from server.engine.loras import Loras
 from server.engine.messages import Embed, FillMask, Generate, MaskScores, Refused, Sampled, Vector
 from server.engine.stats import ModelStats, Stats
 from server.engine.transcript import Transcript
@@ -58,13 +59,14 @@ class Engine:
         self._tokenizers = tokenizers
         self._defaults = defaults or {}
         self._admission = Admission(max_requests)
+        self._loras = Loras(link)
         self._catalogue: Catalogue | None = None
         self._probing = asyncio.Lock()
 
     async def load(self) -> None:
         """Wait for the models. Raises NotReady if they cannot be loaded."""
         ready = await self._link.ready()
-        self._catalogue = Catalogue(
+        catalogue = Catalogue(
             [
                 Served(
                     card=card,
@@ -76,6 +78,9 @@ class Engine:
         )
         for card in ready.cards:
             self.stats.models.setdefault(card.name, ModelStats())
+            for name, fingerprint in ready.loras.get(card.name, {}).items():
+                catalogue.add(name, card.name, lora=name, fingerprint=fingerprint)
+        self._catalogue = catalogue
 
     async def lost(self) -> str:
         """Wait until nothing will be answered any more; why."""
@@ -111,7 +116,7 @@ class Engine:
 
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[Chunk]:
         """Stream the answer. Closing the iterator, for whatever reason, aborts the request."""
-        model = self._models.select(Task.GENERATE, request.model)
+        model = self._models.select(Task.GENERATE, request.model, request.lora)
         stats, asked_at, last = self.stats.models[model.name], _now(), None
         with self._admitted(model, Task.GENERATE):
             command = await asyncio.to_thread(commands.generate, self._link.new_id(), model, request)
@@ -132,7 +137,7 @@ class Engine:
 
     async def fill_mask(self, request: FillMaskRequest) -> list[list[MaskCandidate]]:
         """Candidates for every mask of the text, best first: one list a mask."""
-        model = self._models.select(Task.FILL_MASK, request.model)
+        model = self._models.select(Task.FILL_MASK, request.model, request.lora)
         with self._admitted(model, Task.FILL_MASK):
             command = await asyncio.to_thread(commands.fill_mask, self._link.new_id(), model, request)
             with self._link.asked(command) as answers:
@@ -141,7 +146,7 @@ class Engine:
 
     async def embed(self, request: EmbedRequest) -> Embedding:
         """One text as one vector."""
-        model = self._models.select(Task.EMBED, request.model)
+        model = self._models.select(Task.EMBED, request.model, request.lora)
         with self._admitted(model, Task.EMBED):
             command = await asyncio.to_thread(commands.embed, self._link.new_id(), model, request)
             with self._link.asked(command) as answers:
@@ -162,6 +167,18 @@ class Engine:
         """The prompt that the model's own chat template makes of a conversation."""
         tokenizer = self._models.select(Task.GENERATE, model).tokenizer
         return await asyncio.to_thread(tokenizer.render_chat, messages, **options)
+
+    async def load_adapter(self, name: str, path: str, *, model: str | None = None) -> ModelCard:
+        """From now on `name` means a model with the adapter in the folder `path`; the only one, if none is
+        named. Returns the card of the two.
+
+        Raises ModelNotFound, and InvalidRequest where the name is taken or the folder holds no such adapter.
+        """
+        return await self._loras.load(self._models, name, path, model)
+
+    def unload_adapter(self, name: str) -> None:
+        """New requests do not find it; those under way end with it. Raises ModelNotFound."""
+        self._loras.unload(self._models, name)
 
     async def check_ready(self) -> None:
         """Return when every model's forward pass has worked lately, running those that were idle.
@@ -194,13 +211,14 @@ class Engine:
 
     @contextmanager
     def _admitted(self, model: Served, task: Task) -> Iterator[None]:
-        """A place in the queue for as long as the work takes, and a line in the statistics."""
+        """A place in the queue for as long as the work takes, its adapter kept, a line in the statistics."""
         stats, started = self.stats.models[model.name], _now()
         outcome = "aborted"  # unless it ends in one of the other ways
         try:
             self._admission.enter(started)
             try:
-                yield
+                with self._loras.used_by(model):
+                    yield
                 outcome = "ok"
             finally:
                 self._admission.leave(_now())

@@ -23,11 +23,12 @@ def to_sequence(command: Generate) -> Sequence:
         tenant=standing.tenant,
         priority=standing.priority,
         deadline=_deadline(standing),
-        salt=standing.salt,
+        salt=_salt(command),
         alternatives=command.alternatives,
         prompt_alternatives=command.prompt_alternatives,
         constrained=command.grammar is not None,
         beams=command.beams,
+        lora=command.lora,
     )
 
 
@@ -37,10 +38,17 @@ def to_passage(command: FillMask | Embed) -> Passage:
         id=command.id,
         tokens=command.tokens,
         work=command.work,
+        lora=command.lora,
         tenant=command.standing.tenant,
         priority=command.standing.priority,
         deadline=_deadline(command.standing),
     )
+
+
+def _salt(command: Generate) -> bytes:
+    """What a prompt comes to depends on the adapter, so it is found again only under the same one."""
+    salt = command.standing.salt
+    return salt if command.lora is None else f"lora {len(command.lora)} {command.lora} ".encode() + salt
 
 
 def _deadline(standing: Standing) -> float:

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from server.engine import messages
 from server.engine.messages import (
     Abort,
+    Attach,
+    Detach,
     Embed,
     Failed,
     FillMask,
@@ -83,7 +85,7 @@ class Link:
         return next(self._ids)
 
     @contextmanager
-    def asked(self, command: Generate | FillMask | Embed) -> Iterator[asyncio.Queue[Answer]]:
+    def asked(self, command: Generate | FillMask | Embed | Attach) -> Iterator[asyncio.Queue[Answer]]:
         """Send a command; its answers come through the queue. Leaving before the last one aborts it."""
         if self.gone is not None:
             raise EngineFailed(self.gone)
@@ -94,6 +96,11 @@ class Link:
         finally:
             if self._answers.pop(command.id, None) is not None and self.gone is None:
                 self._writer.write(frame(Abort(command.id)))
+
+    def tell(self, command: Detach) -> None:
+        """Send what is not answered. To an engine that is gone, nothing."""
+        if self.gone is None:
+            self._writer.write(frame(command))
 
     async def _read(self, reader: asyncio.StreamReader) -> None:
         try:
@@ -157,7 +164,7 @@ def _answers(event: messages.Event) -> Sequence[Answer]:
     match event:
         case Stepped():
             return event.answers
-        case Refused() | messages.Sampled():
+        case Refused() | messages.Sampled() | messages.Attached():
             return [event]
         case Failed():
             return [Lost(id_, event.reason) for id_ in event.ids]

@@ -12,12 +12,15 @@ import time
 from contextlib import suppress
 
 from server.engine import messages
+from server.engine.adapters import Adapters, attach
 from server.engine.compiling import Compiling, Grammars
 from server.engine.exchange import answers, check_complete, to_passage, to_sequence
 from server.engine.inbox import Inbox
 from server.engine.messages import (
     Abort,
+    Attach,
     Command,
+    Detach,
     Embed,
     Event,
     Failed,
@@ -44,12 +47,20 @@ logger = logging.getLogger(__name__)
 class Loop:
     """One thread, one step at a time. Requests join and leave between steps."""
 
-    def __init__(self, link: socket.socket, scheduler: Scheduler, runner: Runner, grammars: Grammars) -> None:
+    def __init__(
+        self,
+        link: socket.socket,
+        scheduler: Scheduler,
+        runner: Runner,
+        grammars: Grammars,
+        adapters: Adapters,
+    ) -> None:
         self._link = link
         self._inbox = Inbox(link)
         self._scheduler = scheduler
         self._runner = runner
         self._grammars = grammars
+        self._adapters = adapters
         self._compiling = Compiling(grammars)
         self._constrained = dict[int, str]()  # id to model
 
@@ -93,6 +104,10 @@ class Loop:
                 self._compiling.forget(command.id)
                 self._scheduler.abort(command.id)
                 self._release(command.id)
+            case Attach():
+                self._say(attach(self._adapters, command))
+            case Detach():
+                self._adapters.detach(command.model, command.lora)
             case Setup():
                 raise AssertionError("the models are loaded already")
 

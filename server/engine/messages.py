@@ -20,6 +20,13 @@ class _Message(msgspec.Struct, frozen=True, tag=True, array_like=True, forbid_un
     """Tagged by class name, sent as an array."""
 
 
+class LoraSetup(msgspec.Struct, frozen=True, array_like=True):
+    """A low-rank adapter to load with its model: a PEFT folder."""
+
+    name: str
+    path: str
+
+
 class ModelSetup(msgspec.Struct, frozen=True, array_like=True):
     """One model to load: `path` is a folder or .gguf file, `adapter` a masked-LM adapter's folder."""
 
@@ -27,6 +34,7 @@ class ModelSetup(msgspec.Struct, frozen=True, array_like=True):
     source: str
     path: str
     adapter: str | None = None
+    loras: tuple[LoraSetup, ...] = ()
 
 
 class Setup(_Message, frozen=True):
@@ -69,6 +77,7 @@ class Generate(_Message, frozen=True):
     grammar: Grammar | None = None
     source: tuple[int, ...] = ()
     beams: Beams | None = None  # the tokens come all at once then, at the end
+    lora: str | None = None  # the adapter to run with, as it was attached
 
     @property
     def prompt(self) -> tuple[int, ...]:
@@ -82,6 +91,7 @@ class FillMask(_Message, frozen=True):
     tokens: tuple[int, ...]
     work: MaskWork
     standing: Standing = Standing()
+    lora: str | None = None
 
 
 class Embed(_Message, frozen=True):
@@ -90,6 +100,7 @@ class Embed(_Message, frozen=True):
     tokens: tuple[int, ...]
     work: EmbedWork
     standing: Standing = Standing()
+    lora: str | None = None
 
 
 class Abort(_Message, frozen=True):
@@ -98,13 +109,33 @@ class Abort(_Message, frozen=True):
     id: int
 
 
-Command = Setup | Generate | FillMask | Embed | Abort
+class Attach(_Message, frozen=True):
+    """Put the adapter in a PEFT folder into a model, as `lora`; `Attached` or `Refused` answers."""
+
+    id: int
+    model: str
+    lora: str
+    path: str
+
+
+class Detach(_Message, frozen=True):
+    """Forget an adapter. Nothing runs with it any more, and nothing is answered."""
+
+    model: str
+    lora: str
+
+
+Command = Setup | Generate | FillMask | Embed | Abort | Attach | Detach
 
 
 class Ready(_Message, frozen=True):
-    """The models are loaded. The first message of an engine that comes up."""
+    """The models are loaded. The first message of an engine that comes up.
+
+    `loras`: of each model the fingerprints with its adapters, by their names.
+    """
 
     cards: list[ModelCard]
+    loras: dict[str, dict[str, str]] = {}
 
 
 class LoadFailed(_Message, frozen=True):
@@ -138,7 +169,14 @@ class MaskScores(_Message, frozen=True):
     masks: tuple[tuple[tuple[int, float], ...], ...]
 
 
-Answer = Sampled | Vector | MaskScores
+class Attached(_Message, frozen=True):
+    """The adapter is there. The fingerprint is of the model with it."""
+
+    id: int
+    fingerprint: str
+
+
+Answer = Sampled | Vector | MaskScores | Attached
 
 
 class Load(msgspec.Struct, frozen=True, array_like=True):
@@ -185,7 +223,7 @@ class Refused(_Message, frozen=True):
     retry_after_s: float | None = None
 
 
-Event = Ready | LoadFailed | Stepped | Sampled | Idle | Failed | Refused
+Event = Ready | LoadFailed | Stepped | Sampled | Idle | Failed | Refused | Attached
 
 encode = msgspec.msgpack.Encoder().encode
 decode_command = msgspec.msgpack.Decoder(Command).decode

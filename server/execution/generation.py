@@ -10,6 +10,7 @@ from torch import Tensor
 
 from models.decoder import Decoder
 from models.kv_cache import KVCache
+from models.layers.lora import Mixing
 from server.execution.beams import continue_beams
 from server.execution.inputs import DecoderInputs, Readout, read_out
 from server.execution.passes import DecoderPass, EncoderDecoder, EncoderDecoderPass, Pass
@@ -68,7 +69,7 @@ class DecoderRunner:
         if not readouts:
             return {}
         rows = [row for one in readouts for row in self._rows(one)]
-        drawn = iter(sample(self._logits(hidden, [i for one in readouts for i in one.sampled]), rows))
+        drawn = iter(sample(self._logits(hidden, [(one, one.sampled) for one in readouts]), rows))
         return {
             one.piece.sequence.id: self._accept(one, [next(drawn) for _ in one.sampled]) for one in readouts
         }
@@ -76,7 +77,7 @@ class DecoderRunner:
     def _branch(self, hidden: Tensor, readouts: Sequence[Readout]) -> dict[int, tuple[Continuation, ...]]:
         if not readouts:
             return {}
-        logits = self._logits(hidden, [i for one in readouts for i in one.sampled])
+        logits = self._logits(hidden, [(one, one.sampled) for one in readouts])
         return continue_beams(logits, [one.piece for one in readouts])
 
     def _rows(self, readout: Readout) -> Iterator[Row]:
@@ -119,9 +120,12 @@ class DecoderRunner:
         scored = list[Scored]()
         for first in range(0, len(readout.prompt), SCORED_ROWS):
             some = slice(first, first + SCORED_ROWS)
-            logits = self._logits(hidden, readout.prompt[some])
+            logits = self._logits(hidden, [(readout, readout.prompt[some])])
             scored += score(logits, readout.scored[some], alternatives)
         return tuple(scored)
 
-    def _logits(self, hidden: Tensor, rows: Sequence[int]) -> Tensor:
-        return self._pass.logits(hidden.index_select(0, torch.tensor(rows, device=self._device)))
+    def _logits(self, hidden: Tensor, wanted: Sequence[tuple[Readout, range]]) -> Tensor:
+        """Of some rows of hidden [T, hidden], laid end to end."""
+        rows = torch.tensor([row for _, some in wanted for row in some], device=self._device)
+        runs = [(readout.piece.sequence.lora, len(some)) for readout, some in wanted]
+        return self._pass.logits(hidden.index_select(0, rows), Mixing.of(runs, self._device))

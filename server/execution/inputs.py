@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from models.layers.lora import Mixing
 from models.ops.paging import Paging
 from server.scheduling.plan import DecodeStep, Slice
 
@@ -18,6 +19,7 @@ class DecoderInputs:
     tokens: Tensor  # [T] int64
     positions: Tensor  # [T] int64, each token's place in its own sequence
     paging: Paging
+    mixing: Mixing | None = None  # which tokens run with which adapter
 
     @classmethod
     def build(cls, step: DecodeStep, *, block_size: int, device: torch.device) -> DecoderInputs:
@@ -29,6 +31,9 @@ class DecoderInputs:
             positions=torch.tensor(positions, device=device),
             paging=Paging.build(
                 [run.table for run in runs], [run.start for run in runs], counts, block_size, device
+            ),
+            mixing=Mixing.of(
+                [(piece.sequence.lora, piece.count * piece.width) for piece in step.slices], device
             ),
         )
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from models.decoder import Decoder
 from models.kv_cache import KVCache
+from models.layers.lora import Mixing
 from models.ops.paging import Paging, Sources
 from server.execution.inputs import DecoderInputs
 from server.scheduling.plan import DecodeStep, Slice
@@ -39,8 +40,8 @@ class Pass(Protocol):
     def compute(self, step: DecodeStep, inputs: DecoderInputs) -> Tensor:
         """The step's tokens -> hidden [T, hidden]; their keys and values are in the cache afterwards."""
 
-    def logits(self, hidden: Tensor) -> Tensor:
-        """hidden [R, hidden] -> logits [R, vocab], float32."""
+    def logits(self, hidden: Tensor, mixing: Mixing | None) -> Tensor:
+        """hidden [R, hidden] -> logits [R, vocab], float32. `mixing`: which rows run with which adapter."""
 
 
 class DecoderPass:
@@ -49,10 +50,12 @@ class DecoderPass:
         self._cache = cache
 
     def compute(self, step: DecodeStep, inputs: DecoderInputs) -> Tensor:
-        return self._decoder(inputs.tokens, inputs.positions, inputs.paging, self._cache)
+        return self._decoder(
+            inputs.tokens, inputs.positions, inputs.paging, self._cache, mixing=inputs.mixing
+        )
 
-    def logits(self, hidden: Tensor) -> Tensor:
-        return self._decoder.logits(hidden)
+    def logits(self, hidden: Tensor, mixing: Mixing | None) -> Tensor:
+        return self._decoder.logits(hidden, mixing)
 
 
 class EncoderDecoderPass:
@@ -77,7 +80,8 @@ class EncoderDecoderPass:
         )
         return self._model(inputs.tokens, inputs.positions, inputs.paging, self._cache, sources)
 
-    def logits(self, hidden: Tensor) -> Tensor:
+    def logits(self, hidden: Tensor, mixing: Mixing | None) -> Tensor:
+        assert mixing is None, "encoder-decoders have no adapters"
         return self._model.logits(hidden)
 
     def _encode(self, new: Sequence[Slice]) -> None:

@@ -28,6 +28,7 @@ class Sequence:
     max_new_tokens: int  # 0: the prompt is only scored
     source: tuple[int, ...] = ()
     beams: Beams | None = None
+    lora: str | None = None  # the adapter that it runs with
     sampling: Sampling = field(default_factory=Sampling)
     stop_tokens: frozenset[int] = frozenset()
     tenant: str = ""
@@ -124,6 +125,7 @@ class Passage:
     id: int
     tokens: tuple[int, ...]
     work: MaskWork | EmbedWork
+    lora: str | None = None
     tenant: str = ""
     priority: int = 0
     deadline: float = float("inf")  # in the loop's clock

@@ -20,6 +20,7 @@ from server.engine.loop import Loop
 from server.engine.messages import Ready, frame
 from server.engine.stats import Stats
 from server.engine.transcript import Transcript
+from server.execution.adapters import LoadedAdapters
 from server.execution.constraints import Constraints
 from server.request import Chunk, EmbedWork
 from server.scheduling.blocks import BlockPool
@@ -97,7 +98,8 @@ async def whole_server(*, max_requests: int = 64) -> AsyncIterator[tuple[AsyncCl
     )
     ours, theirs = socket.socketpair()
     theirs.sendall(frame(Ready(cards=[DECODER, ENCODER])))
-    thread = threading.Thread(target=Loop(theirs, scheduler, speaker, Constraints({}, {})).run)
+    loop = Loop(theirs, scheduler, speaker, Constraints({}, {}), LoadedAdapters({}))
+    thread = threading.Thread(target=loop.run)
     thread.start()
     link = Link(Stats())
     await link.connect(ours)

@@ -115,6 +115,24 @@ class OneWord:
             future.set_result(source)
 
 
+class Shelf:
+    """Any folder is an adapter, unless it is called `broken` or bursts the loop's own hands."""
+
+    def __init__(self) -> None:
+        self.attached: dict[tuple[str, str], str] = {}
+
+    def attach(self, model: str, name: str, path: str) -> str:
+        if path == "broken":
+            raise InvalidRequest("it lacks a tensor", parameter="lora_path")
+        if path == "bursting":
+            raise MemoryError
+        self.attached[model, name] = path
+        return f"fp_{path}"
+
+    def detach(self, model: str, name: str) -> None:
+        self.attached.pop((model, name), None)
+
+
 class Peer:
     """This side of the socket: sends commands, reads events one by one."""
 
@@ -154,14 +172,17 @@ class Peer:
 
 
 @contextmanager
-def running_loop(runner: CountingRunner, grammars: OneWord | None = None) -> Iterator[Peer]:
+def running_loop(
+    runner: CountingRunner, grammars: OneWord | None = None, adapters: Shelf | None = None
+) -> Iterator[Peer]:
     ours, theirs = socket.socketpair()
     lanes: dict[str, GenerationLane | EncodingLane] = {
         "gpt": GenerationLane("gpt", BlockPool(8, 4), max_batch_tokens=16, max_sequences=4),
         "t5": GenerationLane("t5", BlockPool(8, 4), max_batch_tokens=16, max_sequences=4, sources=True),
         "bert": EncodingLane("bert", max_batch_tokens=16, max_passages=4),
     }
-    thread = threading.Thread(target=Loop(theirs, Scheduler(lanes), runner, grammars or OneWord()).run)
+    loop = Loop(theirs, Scheduler(lanes), runner, grammars or OneWord(), adapters or Shelf())
+    thread = threading.Thread(target=loop.run)
     thread.start()
     try:
         yield Peer(ours)
@@ -465,3 +486,17 @@ def test_a_message_cut_anywhere_is_put_together_again() -> None:
         for byte in frame(generate(1, [10], new=1)):
             peer._link.sendall(bytes([byte]))
         assert peer.stepped().answers == [messages.Sampled(1, (Scored(11, -0.5),), FinishReason.LENGTH)]
+
+
+def test_adapters_come_and_go_between_steps_and_a_broken_one_ends_nothing() -> None:
+    shelf = Shelf()
+    with running_loop(CountingRunner(), adapters=shelf) as peer:
+        peer.send(messages.Attach(1, "gpt", "sql@1", "folder"))
+        assert peer.receive() == messages.Attached(1, "fp_folder")
+        peer.send(messages.Attach(2, "gpt", "x", "broken"), messages.Attach(3, "gpt", "x", "bursting"))
+        assert peer.receive() == messages.Refused(2, "it lacks a tensor", parameter="lora_path")
+        assert peer.receive() == messages.Failed([3], "MemoryError while loading an adapter")
+        assert shelf.attached == {("gpt", "sql@1"): "folder"}
+        peer.send(messages.Detach("gpt", "sql@1"), generate(4, [5], 1))
+        assert peer.stepped().answers
+        assert shelf.attached == {}
