@@ -9,10 +9,12 @@ from torch import Tensor
 
 from models.encoder import Encoder
 from models.heads import MaskedLM
+from models.layers.lora import Mixing
 from models.pooling import normalize
 from models.sentence import Sentence
 from server.request import EmbedWork, MaskWork
 from server.scheduling.plan import Encoded, EncodeStep, Results, Step
+from server.scheduling.sequence import Passage
 
 
 class EncoderRunner:
@@ -34,36 +36,44 @@ class EncoderRunner:
         embeds, masks = list[_Embed](), list[_Mask]()
         for passage in step.passages:
             if isinstance(passage.work, EmbedWork):
-                embeds.append((passage.id, passage.tokens, passage.work))
+                embeds.append((passage, passage.work))
             else:
-                masks.append((passage.id, passage.tokens, passage.work))
+                masks.append((passage, passage.work))
         return Results(encoded=(self._embed(embeds) if embeds else {}) | (self._fill(masks) if masks else {}))
 
     def _embed(self, batch: Sequence[_Embed]) -> dict[int, Encoded]:
-        lengths = [len(tokens) for _, tokens, _ in batch]
-        hidden = self._encoder(self._pack([tokens for _, tokens, _ in batch]), lengths)
+        passages = [passage for passage, _ in batch]
+        lengths = [passage.num_tokens for passage in passages]
+        hidden = self._encoder(self._pack(passages), lengths, mixing=self._mix(passages))
         vectors = self._sentence(hidden, lengths).cpu()
-        return {id_: _vector(vector, work) for (id_, _, work), vector in zip(batch, vectors, strict=True)}
+        return {one.id: _vector(vector, work) for (one, work), vector in zip(batch, vectors, strict=True)}
 
     def _fill(self, batch: Sequence[_Mask]) -> dict[int, Encoded]:
         assert self._masked_lm is not None
         rows, start = list[int](), 0
-        for _, tokens, work in batch:
+        for passage, work in batch:
             rows += [start + position for position in work.positions]
-            start += len(tokens)
-        packed = self._pack([tokens for _, tokens, _ in batch])
+            start += passage.num_tokens
+        passages = [passage for passage, _ in batch]
         logits = self._masked_lm(
-            packed, [len(tokens) for _, tokens, _ in batch], torch.tensor(rows, device=self._device)
+            self._pack(passages),
+            [passage.num_tokens for passage in passages],
+            torch.tensor(rows, device=self._device),
+            mixing=self._mix(passages),
         )
-        each = logits.softmax(dim=-1).split([len(work.positions) for _, _, work in batch])
-        return {id_: _masks(scores, work) for (id_, _, work), scores in zip(batch, each, strict=True)}
+        each = logits.softmax(dim=-1).split([len(work.positions) for _, work in batch])
+        return {one.id: _masks(scores, work) for (one, work), scores in zip(batch, each, strict=True)}
 
-    def _pack(self, texts: Sequence[Sequence[int]]) -> Tensor:
-        return torch.tensor([token for text in texts for token in text], device=self._device)
+    def _pack(self, passages: Sequence[Passage]) -> Tensor:
+        return torch.tensor([token for one in passages for token in one.tokens], device=self._device)
+
+    def _mix(self, passages: Sequence[Passage]) -> Mixing | None:
+        """Which of their tokens run with which adapter."""
+        return Mixing.of([(one.lora, one.num_tokens) for one in passages], self._device)
 
 
-_Embed = tuple[int, Sequence[int], EmbedWork]
-_Mask = tuple[int, Sequence[int], MaskWork]
+_Embed = tuple[Passage, EmbedWork]
+_Mask = tuple[Passage, MaskWork]
 
 
 def _vector(vector: Tensor, work: EmbedWork) -> Encoded:
