@@ -22,6 +22,18 @@ def config(raw: Mapping[str, Any]) -> DecoderConfig:
     return replace(plain, architecture="gpt_bigcode", kv_heads=kv_heads)
 
 
+# How the reference runs, and in which precision it scales and sums; ours is float32.
+RUNNING = {
+    "attention_softmax_in_fp32",
+    "inference_runner",
+    "max_batch_size",
+    "max_sequence_length",
+    "pad_key_length",
+    "pre_allocate_kv_cache",
+    "scale_attention_softmax_in_fp32",
+    "validate_runner_input",
+}
+
 FAMILY = Family(
     config=config,
     prefix="transformer.",
@@ -34,6 +46,5 @@ FAMILY = Family(
     },
     ignored=gpt2.MASKS,
     head="lm_head.weight",
-    # In which precision the reference scales and sums; ours is float32.
-    neutral=gpt2.NEUTRAL | {"attention_softmax_in_fp32", "scale_attention_softmax_in_fp32"},
+    neutral=gpt2.NEUTRAL | RUNNING,
 )

@@ -10,7 +10,12 @@ from models.families.naming import Family
 from models.families.reading import ACTIVATIONS, choice, divided, flag, refuse, whole
 from models.positions import Learned
 
-ONLY = {"learned_embeddings": True, "scale_embeddings": False, "quantization_config": None}
+ONLY = {
+    "learned_embeddings": True,
+    "output_projection": True,
+    "scale_embeddings": False,
+    "quantization_config": None,
+}
 
 
 def config(raw: Mapping[str, Any]) -> DecoderConfig:
