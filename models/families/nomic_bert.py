@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from models.config import EncoderConfig, Mlp
+from models.config import EncoderConfig, HeadTask, Mlp
 from models.families import bert, encoder_heads
 from models.families.naming import Either, Family, Names
 from models.families.reading import ACTIVATIONS, choice, head_size, number, refuse, whole
@@ -69,12 +69,13 @@ BODY: Names = {
     "blocks.{}.mlp_norm": Either((f"{_NEW}.post_mlp_layernorm", f"{_OLD}.norm2")),
 }
 MASKED_LM: Names = {**bert.MASKED_LM, "head.norm": "cls.predictions.transform.layer_norm"}
+HEADS = encoder_heads.names(MASKED_LM, pooled="pooler.dense")
 
 FAMILY = Family(
     config=config,
     prefix="nomic_bert.",
     names=BODY,
-    heads=encoder_heads.names(MASKED_LM, pooled="pooler.dense"),
+    heads={task: names for task, names in HEADS.items() if task is not HeadTask.SPAN},  # it has none
     head="cls.predictions.decoder.weight",
     ignored=(*bert.BUFFERS, "cls.predictions.decoder.bias"),
     keys={
@@ -86,7 +87,6 @@ FAMILY = Family(
         "n_positions": "max_position_embeddings",
         "rotary_emb_base": "rope_theta",
     },
-    neutral=frozenset(
-        {"dense_seq_output", "max_trained_positions", "parallel_block_tied_norm"}
-    ),  # of such files
+    # Of such files: what others scale their positions by, and the norms of a block that is not there.
+    neutral=frozenset({"dense_seq_output", "max_trained_positions", "parallel_block_tied_norm"}),
 )
