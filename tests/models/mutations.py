@@ -64,8 +64,9 @@ def mutations(raw: Raw, field: str, value: Any) -> Iterator[tuple[str, Raw]]:
         if other == value and type(other) is type(value):
             continue
         yield repr(other), {**raw, field: other}
-        if isinstance(other, int) and field.endswith(("layers", "layer")):
-            yield f"{other!r}, lists left out", {**_without_lists_of(value, raw), field: other}
+        shorter = _without_lists_of(value, raw)
+        if field.endswith(("layers", "layer")) and len(shorter) < len(raw):
+            yield f"{other!r}, lists left out", {**shorter, field: other}
 
 
 def _others(field: str, value: Any) -> Iterator[Any]:
@@ -76,11 +77,8 @@ def _others(field: str, value: Any) -> Iterator[Any]:
     match value:
         case bool():
             yield not value
-        case int():
-            yield from (0, value // 2, 2 * value)
-            yield from (1, 3) if value < 64 else ()  # beyond, it counts tokens: those of a text must fit
-        case float():
-            yield from (0.0, value / 2, 2 * value, 1.0)
+        case int() | float():
+            yield from _other_numbers(value)
         case str():
             yield from (*(SOME_ACTIVATIONS if value in ACT2FN else ()), "no such choice")
         case list():
@@ -89,6 +87,15 @@ def _others(field: str, value: Any) -> Iterator[Any]:
             yield from _other_ropes(value)
         case None:
             yield from (True, 1, 4, 0.5, "no such choice")
+
+
+def _other_numbers(value: float) -> Iterator[float]:
+    """Zero, one and twice as much; of what is counted also half. One is no size of a vocabulary or a text."""
+    yield from (0 * value, 2 * value)
+    if isinstance(value, float):
+        yield 1.0
+    else:
+        yield from (value // 2, 1) if value < 64 else (value // 2,)
 
 
 def _other_ropes(value: Raw) -> Iterator[Raw]:
