@@ -2,34 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from models.config import Bias, DecoderConfig, Head, Local, Mlp, Norm
-from models.errors import UnsupportedModel
+from models.config import Bias, DecoderConfig, Head, Mlp, Norm
 from models.families import gpt2
 from models.families.naming import Family
 from models.families.reading import ACTIVATIONS, choice, divided, flag, number, refuse, whole
+from models.families.windows import by_turns
 from models.positions import Learned
 
-ALTERNATING = [[["global", "local"], 12]]
 ATTENTION = "h.{}.attn.attention."
 
 
 def config(raw: Mapping[str, Any]) -> DecoderConfig:
     refuse(raw, {"quantization_config": None})
     rows, hidden_size = whole(raw, "max_position_embeddings"), whole(raw, "hidden_size")
-    kinds = _kinds(raw)
-    refuse(raw, {"num_layers": len(kinds)})
-    local = Local(
-        layers=frozenset(layer for layer, kind in enumerate(kinds) if kind == "local"),
-        window=whole(raw, "window_size", 256),
-    )
+    layers, window = whole(raw, "num_layers"), whole(raw, "window_size", 256)
     return DecoderConfig(
         architecture="gpt_neo",
         vocab_size=whole(raw, "vocab_size"),
         hidden_size=hidden_size,
-        layers=len(kinds),
+        layers=layers,
         heads=whole(raw, "num_heads"),
         kv_heads=whole(raw, "num_heads"),
         head_dim=divided(raw, "hidden_size", "num_heads"),
@@ -43,22 +37,8 @@ def config(raw: Mapping[str, Any]) -> DecoderConfig:
         head=Head.TIED if flag(raw, "tie_word_embeddings", True) else Head.UNTIED,
         biases=frozenset({Bias.ATTENTION_OUT, Bias.MLP}),
         scale=1.0,
-        local=local if local.layers else None,
+        local=by_turns(raw, layers, window),
     )
-
-
-def _kinds(raw: Mapping[str, Any]) -> Sequence[str]:
-    """Of each layer. `attention_types` repeats, as `ALTERNATING` does, what `attention_layers` spells out."""
-    types: Any = raw.get("attention_types") or ALTERNATING
-    try:
-        kinds = [kind for part, times in types for kind in part * times]
-    except (TypeError, ValueError) as error:
-        raise UnsupportedModel(f"`attention_types` is {types!r}; something like {ALTERNATING}") from error
-    if unknown := [kind for kind in kinds if kind not in ("global", "local")]:
-        raise UnsupportedModel(f"`attention_types` has {unknown[0]!r}; supported: global, local")
-    if raw.get("attention_layers", kinds) != kinds:
-        raise UnsupportedModel(f"`attention_layers` is not what `attention_types` says: {kinds}")
-    return kinds
 
 
 FAMILY = Family(

@@ -1,4 +1,4 @@
-"""Reads which layers of a decoder see only the tokens nearby: `sliding_window`, `layer_types`."""
+"""Reads which layers of a decoder see only the tokens nearby: `sliding_window`, `layer_types`, and others."""
 
 from __future__ import annotations
 
@@ -49,3 +49,25 @@ def by_type(
     if size is None:
         raise UnsupportedModel(f"`layer_types` has {SLIDING}, but there is no `sliding_window`")
     return Local(layers=local, window=size, rotary=rotary)
+
+
+def by_turns(raw: Mapping[str, Any], layers: int, size: int) -> Local | None:
+    """The layers that are "local" see `size` tokens, the "global" ones all: GPT-Neo.
+
+    `attention_types` says what comes how often, as in `[[["global", "local"], 12]]`, which is meant where
+    there is none; `attention_layers` may say the same in full. UnsupportedModel where they do not agree, or
+    do not say one of the two words for each layer.
+    """
+    turns: Any = raw.get("attention_types") or [[["global", "local"], 12]]
+    try:
+        kinds = [str(kind) for part, times in turns for kind in part * times]
+    except (TypeError, ValueError):
+        kinds = []
+    if len(kinds) != layers or not set(kinds) <= {"global", "local"}:
+        raise UnsupportedModel(
+            f"`attention_types` is {turns!r}; it must say global or local for each of `num_layers` {layers}"
+        )
+    if raw.get("attention_layers") not in (None, kinds):
+        raise UnsupportedModel(f"`attention_layers` is not what `attention_types` says: {kinds}")
+    local = frozenset(layer for layer, kind in enumerate(kinds) if kind == "local")
+    return Local(layers=local, window=size) if local else None

@@ -291,5 +291,5 @@ def test_command_r_takes_as_long_a_text_as_it_was_trained_for() -> None:
 def test_two_names_for_one_thing_must_agree() -> None:
     bloom = PUBLISHED["bigscience/bloom-560m"]
     assert decoder_config({**bloom, "hidden_size": 1024}) == decoder_config(bloom)
-    with pytest.raises(UnsupportedModel, match="`n_embed` is 1024, but `hidden_size`.* 64"):
+    with pytest.raises(UnsupportedModel, match=r"`n_embed` is 1024, but `hidden_size`.* 64"):
         read({**bloom, "hidden_size": 64})
