@@ -33,6 +33,9 @@ MODEL_FILES = (
     "sentence_bert_config.json",
     "config_sentence_transformers.json",
     "1_Pooling/*.json",
+    "[2-9]_Dense/config.json",
+    "[2-9]_Dense/model.safetensors",
+    "[2-9]_Normalize/config.json",
 )
 
 

@@ -460,6 +460,8 @@ def test_a_default_is_known_by_its_name_and_by_its_hub_id() -> None:
     [
         ("model-00001-of-00002.safetensors", True),
         ("chat_template.jinja", True),
+        ("2_Dense/model.safetensors", True),
+        ("2_Dense/pytorch_model.bin", False),
         ("consolidated.safetensors", False),
         ("onnx/model.safetensors", False),
         ("../model.safetensors", False),
