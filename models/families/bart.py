@@ -7,10 +7,25 @@ from typing import Any
 
 from models.config import Residual, Seq2SeqConfig
 from models.families.bart_names import COPIES, NAMES
-from models.families.bart_stacks import NEUTRAL, stacks
+from models.families.bart_stacks import stacks
 from models.families.naming import Family
 from models.families.reading import refuse, whole
 from models.positions import Learned
+
+# Dropout, what once chose among tokenizers and texts, and what `final_logits_bias` says for itself.
+NEUTRAL = frozenset(
+    {
+        "activation_dropout",
+        "add_bias_logits",
+        "classif_dropout",
+        "decoder_layerdrop",
+        "encoder_layerdrop",
+        "extra_pos_embeddings",
+        "force_bos_token_to_be_generated",
+        "num_hidden_layers",
+        "output_past",
+    }
+)
 
 
 def config(raw: Mapping[str, Any]) -> Seq2SeqConfig:

@@ -12,20 +12,6 @@ from models.positions import Learned, Sinusoidal
 
 ONLY = {"is_encoder_decoder": True, "is_decoder": False, "quantization_config": None}
 BIASES = frozenset({Bias.QKV, Bias.ATTENTION_OUT, Bias.MLP})
-# Dropout, what once chose among tokenizers and texts, and what `final_logits_bias` says for itself.
-NEUTRAL = frozenset(
-    {
-        "activation_dropout",
-        "add_bias_logits",
-        "classif_dropout",
-        "decoder_layerdrop",
-        "encoder_layerdrop",
-        "extra_pos_embeddings",
-        "force_bos_token_to_be_generated",
-        "num_hidden_layers",
-        "output_past",
-    }
-)
 
 
 def stacks(
@@ -37,12 +23,15 @@ def stacks(
     embedding_norm: bool,
     final_norm: bool,
     start: int | None = None,
+    activation: str = "gelu",
+    scaled: bool = False,
 ) -> Seq2SeqConfig:
-    """With tied and shared tables, and a bias on the logits. `start`: of answers, where none is stated."""
+    """With tied and shared tables, and a bias on the logits. `start` of answers, `activation`, and whether
+    embeddings are `scaled`: where nothing is stated."""
     only_heads(raw, "ForConditionalGeneration", "BartModel", "MTModel")
     refuse(raw, ONLY | _flags(positions, residual, embedding_norm, final_norm))
     wiring = {"residual": residual, "embedding_norm": embedding_norm, "final_norm": final_norm}
-    stack = {"architecture": name, "positions": positions, **wiring, **_stack(raw)}
+    stack = {"architecture": name, "positions": positions, **wiring, **_stack(raw, activation, scaled)}
     encoder = EncoderConfig(**_sizes(raw, "encoder"), **stack)
     heads, head_dim = (
         whole(raw, "decoder_attention_heads"),
@@ -54,7 +43,7 @@ def stacks(
     return Seq2SeqConfig(encoder=encoder, decoder=decoder, shared=True, start=first, logit_bias=True)
 
 
-def _stack(raw: Mapping[str, Any]) -> dict[str, Any]:
+def _stack(raw: Mapping[str, Any], activation: str, scaled: bool) -> dict[str, Any]:
     """What encoder and decoder have alike."""
     hidden_size = whole(raw, "d_model")
     return {
@@ -64,9 +53,9 @@ def _stack(raw: Mapping[str, Any]) -> dict[str, Any]:
         "norm": Norm.LAYER,
         "norm_eps": 1e-5,
         "mlp": Mlp.PLAIN,
-        "activation": choice(raw, "activation_function", ACTIVATIONS, "gelu"),
+        "activation": choice(raw, "activation_function", ACTIVATIONS, activation),
         "biases": BIASES,
-        "embedding_scale": sqrt(hidden_size) if flag(raw, "scale_embedding", False) else 1.0,
+        "embedding_scale": sqrt(hidden_size) if flag(raw, "scale_embedding", scaled) else 1.0,
     }
 
 

@@ -25,6 +25,8 @@ def config(raw: Mapping[str, Any]) -> Seq2SeqConfig:
         embedding_norm=False,
         final_norm=True,
         start=2,
+        activation="relu",
+        scaled=True,
     )
     return replace(both, logit_bias=False)
 
