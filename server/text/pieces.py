@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Set
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,8 +13,6 @@ from server.text.sentencepiece import Prefix, piece_backend
 from server.text.sentencepiece_file import Kind, Piece, PieceModel, read_piece_model
 from server.text.special_tokens import add_special
 from server.text.vocabulary import surround
-
-_NOT_USED = "NOTUSED"  # how CamemBERT marks tokens that only take up an id
 
 
 def read_pieces(file: Path, family: Family, settings: Settings) -> Tokenizer:
@@ -36,7 +34,8 @@ def read_pieces(file: Path, family: Family, settings: Settings) -> Tokenizer:
         first_normalizers=_normalizers(family, settings),
     )
     named = {*(settings[role] for role in family.names), *family.also_special, *ids.tail}
-    _add_specials(backend, model, named)
+    special = (piece for piece in model.pieces if piece.kind is Kind.CONTROL or piece.text in named)
+    add_special(backend, (piece.text for piece in special))
     if family.languages is None:
         before, after = (None if role is None else settings[role] for role in (family.before, family.after))
         surround(backend, before=before, after=after)
@@ -61,13 +60,6 @@ def _arranged(model: PieceModel, ids: Ids, settings: Settings) -> PieceModel:
 
 def _kind(text: str, unknown: str) -> Kind:
     return Kind.UNKNOWN if text == unknown else Kind.CONTROL
-
-
-def _add_specials(backend: Tokenizer, model: PieceModel, named: Set[str]) -> None:
-    """Control pieces and those that the family names are special: text that spells one is that token."""
-    control = [piece.text for piece in model.pieces if piece.kind is Kind.CONTROL]
-    add_special(backend, (text for text in control if not text.endswith(_NOT_USED)))
-    add_special(backend, (piece.text for piece in model.pieces if piece.text in named))
 
 
 def _normalizers(family: Family, settings: Settings) -> Sequence[normalizers.Normalizer]:

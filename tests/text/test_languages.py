@@ -16,6 +16,7 @@ from server.errors import InvalidRequest
 from server.text.errors import TokenizerUnusable
 from server.text.tokenizer import Tokenizer, load_tokenizer
 from tests.text.folders import GERMAN, save_family, save_m2m100, save_marian
+from tests.text.pieces import train
 from tests.text.test_families import TEXTS, oracle_of, streamed
 from tests.text.vocabularies import sentence_piece
 
@@ -114,6 +115,15 @@ def test_marian_reads_the_source_and_writes_the_target_as_in_transformers(
     assert tokenizer.languages == ()
     assert tokenizer.eos_ids == {0}
     assert tokenizer.vocab_size == len(oracle.target_encoder if separate else oracle.encoder)
+
+
+def test_marian_writes_as_its_target_file_says(tmp_path: Path) -> None:
+    save_marian(tmp_path)
+    (tmp_path / "target.spm").write_bytes(train(byte_fallback=True))
+    bytes_of_a_character = [f"<0x{byte:02X}>" for byte in "龍".encode()]
+    ids = {token: id_ for id_, token in enumerate(["</s>", "<unk>", "\u2581the", *bytes_of_a_character])}
+    (tmp_path / "vocab.json").write_text(json.dumps(ids))
+    assert streamed(load_tokenizer(tmp_path), [2, 3, 4, 5, 0]) == "the龍"
 
 
 def test_marian_is_told_the_target_before_the_text(tmp_path: Path) -> None:
