@@ -46,6 +46,7 @@ class RoundedAlibiBias:
 
 
 def build_alibi(alibi: Alibi, heads: int) -> ScoreBias:
+    """What `alibi` adds to the scores of each of `heads`."""
     return (RoundedAlibiBias if alibi.rounded else AlibiBias)(alibi, heads)
 
 
