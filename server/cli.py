@@ -12,6 +12,7 @@ from models.weights.sources import DEFAULTS, resolve
 from server import shell
 from server.errors import ServerError
 from server.settings import BadSetting, add_flags, read
+from server.shell import supported
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -42,8 +43,15 @@ def _parser() -> argparse.ArgumentParser:
     pull.add_argument("source", metavar="SOURCE", help="a hub id, or the name of a default model")
     add_flags(pull, ("cache", "offline"))
     pull.set_defaults(run=_pull)
-    models = commands.add_parser("models", help="list the default models and what is in the cache")
+    models = commands.add_parser("models", help="list the default models, what is cached, what is supported")
     add_flags(models, ("cache",))
+    models.add_argument(
+        "--supported",
+        nargs="?",
+        const="text",
+        choices=("text", "markdown"),
+        help="list every family of models that can be served instead, as text or as Markdown",
+    )
     models.set_defaults(run=_models)
     shell.add_commands(commands)
     return parser
@@ -64,6 +72,9 @@ def _pull(parsed: argparse.Namespace) -> int:
 
 
 def _models(parsed: argparse.Namespace) -> int:
+    if parsed.supported:
+        print(supported.markdown() if parsed.supported == "markdown" else supported.text())
+        return 0
     cache = read(vars(parsed)).cache
     for default in DEFAULTS.values():
         path = default.path(cache)
