@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -33,6 +34,9 @@ CARD = {
     "batch_invariant": True,
     "embedding_size": None,
     "pooling": None,
+    "source_tokens": None,
+    "languages": [],
+    "adapters": [],
 }
 INFO = {
     "router": "triptych",
@@ -80,7 +84,8 @@ def _unhealthy(why: str) -> Response:
 async def info(edge: EdgeOf) -> Response:
     """TGI's `/info` for the first model that generates (or the first at all), and a card for every model."""
     card = next((c for c in edge.cards if Task.GENERATE in c.tasks), edge.cards[0])
-    return json_response(_server(edge) | _model(card) | {"models": [_card(c) for c in edge.cards]})
+    models = [_card(each, edge.engine.languages(each.name)) for each in edge.cards]
+    return json_response(_server(edge) | _model(card) | {"models": models})
 
 
 def _server(edge: Edge) -> dict[str, Any]:
@@ -101,13 +106,19 @@ def _model(card: ModelCard) -> dict[str, Any]:
         "model_sha": None,
         "model_dtype": card.dtype,
         "model_device_type": card.device,
-        "model_pipeline_tag": next(tag for task, tag in PIPELINE_TAGS.items() if task in card.tasks),
-        "max_input_tokens": card.max_tokens - 1,
+        "model_pipeline_tag": _pipeline_tag(card),
+        "max_input_tokens": card.source_tokens or card.max_tokens - 1,
         "max_total_tokens": card.max_tokens,
     }
 
 
-def _card(card: ModelCard) -> dict[str, Any]:
+def _pipeline_tag(card: ModelCard) -> str:
+    if card.source_tokens is not None:
+        return "text2text-generation"
+    return next(tag for task, tag in PIPELINE_TAGS.items() if task in card.tasks)
+
+
+def _card(card: ModelCard, languages: Sequence[str]) -> dict[str, Any]:
     return {
         "name": card.name,
         "source": card.source,
@@ -121,5 +132,7 @@ def _card(card: ModelCard) -> dict[str, Any]:
         "batch_invariant": card.batch_invariant,
         "embedding_size": card.embedding_size,
         "pooling": card.pooling,
+        "source_tokens": card.source_tokens,
+        "languages": list(languages),
         "adapters": list(card.adapters),
     }

@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError
 import pytest
 import torch
 
-from server import worker
+from server import hosting
 
 CPU = torch.device("cpu")
 
@@ -22,12 +22,12 @@ def test_the_fingerprint_follows_the_libraries_that_decide_over_a_text(
             raise PackageNotFoundError(library)
         return installed[library]
 
-    monkeypatch.setattr(worker, "version", version)
-    seen = {worker._computing(CPU, torch.float32)}
-    assert worker._computing(CPU, torch.float32) in seen
+    monkeypatch.setattr(hosting, "version", version)
+    seen = {hosting._computing(CPU, torch.float32)}
+    assert hosting._computing(CPU, torch.float32) in seen
     for library in list(installed):
         installed[library] += ".1"
-        seen.add(worker._computing(CPU, torch.float32))
+        seen.add(hosting._computing(CPU, torch.float32))
     del installed["llguidance"]  # an extra
-    seen.add(worker._computing(CPU, torch.float32))
+    seen.add(hosting._computing(CPU, torch.float32))
     assert len(seen) == 5
