@@ -21,7 +21,7 @@ from models.layers.lora import LowRank, Mixing
 from models.loading import LoadedDecoder, LoadedEncoder, load
 from models.lora import attach, detach
 from models.lora_folder import read_lora
-from tests.models import decoder_configs_a, decoder_configs_b
+from tests.models import decoder_configs_a, decoder_configs_b, encoder_configs
 from tests.models.paged import CPU, Session
 from tests.models.parity import report
 
@@ -33,15 +33,8 @@ TEXTS = {
     name: torch.randint(3, 97, (n,), generator=torch.Generator().manual_seed(n)).tolist()
     for name, n in (("a", 45), ("b", 1), ("c", 70))
 }
+SHORT = {name: [token % 80 + 3 for token in text] for name, text in TEXTS.items()}  # of smaller vocabularies
 LLAMA = "llama, grouped queries"
-ENCODER_SIZES = {
-    "vocab_size": 97,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "max_position_embeddings": 130,
-}
 
 
 def oracle_of(config: Any, auto: Any = transformers.AutoModelForCausalLM) -> Any:
@@ -130,31 +123,44 @@ def test_every_option_means_what_it_means_to_peft(options: str, tmp_path: Path) 
     assert error < 1e-4
 
 
-ENCODERS: dict[str, Any] = {
-    "bert": lambda: transformers.BertConfig(**ENCODER_SIZES),
-    "roberta": lambda: transformers.RobertaConfig(**ENCODER_SIZES),
-    "distilbert": lambda: transformers.DistilBertConfig(
-        vocab_size=97, dim=32, hidden_dim=48, n_layers=2, n_heads=4, max_position_embeddings=130
-    ),
-}
+ENCODERS = {name.partition(",")[0]: name for name in reversed(list(encoder_configs.CONFIGS))}
+DEBERTA = ENCODERS.pop("deberta-v2")
 
 
-@pytest.mark.parametrize("name", ENCODERS)
+def load_encoder(oracle: Any, folder: Path) -> LoadedEncoder:
+    oracle.save_pretrained(folder)
+    loaded = load(folder, device=CPU, dtype=torch.float32)
+    assert isinstance(loaded, LoadedEncoder)
+    return loaded
+
+
+@pytest.mark.parametrize("name", ENCODERS.values())
 @torch.inference_mode()
 def test_encoders_are_changed_as_peft_changes_them(name: str, tmp_path: Path) -> None:
-    oracle = oracle_of(ENCODERS[name](), transformers.AutoModel)
-    oracle.save_pretrained(tmp_path / "base")
-    loaded = load(tmp_path / "base", device=CPU, dtype=torch.float32)
-    assert isinstance(loaded, LoadedEncoder)
-    adapted = adapt(oracle, tmp_path / "lora")  # the pooler as well, where there is one: nothing of ours
+    config = encoder_configs.CONFIGS[name]()
+    oracle = oracle_of(config, transformers.AutoModel)
+    loaded = load_encoder(oracle, tmp_path / "base")
+    narrow = ["embedding_hidden_mapping_in", "embeddings_project"]
+    # The pooler as well, where there is one: it is nothing of ours.
+    adapted = adapt(oracle, tmp_path / "lora", exclude_modules=narrow)
     attach(loaded, read_lora(tmp_path / "lora"), "one")
-    lengths = [len(text) for text in TEXTS.values()]
-    tokens = torch.tensor([token for text in TEXTS.values() for token in text])
+    lengths = [len(text) for text in SHORT.values()]
+    tokens = torch.tensor([token for text in SHORT.values() for token in text])
     hidden = loaded.encoder(tokens, lengths, mixing=Mixing.of([("one", len(tokens))], CPU))
-    expected = [adapted(torch.tensor([text])).last_hidden_state[0] for text in TEXTS.values()]
+    expected = [adapted(torch.tensor([text])).last_hidden_state[0] for text in SHORT.values()]
     error = float((hidden - torch.cat(expected)).abs().max())
-    report(name, name, "adapter", error)
+    report(config.model_type, name, "adapter", error)
     assert error < 1e-4
+
+
+def test_what_projects_distances_takes_no_change(tmp_path: Path) -> None:
+    oracle = oracle_of(
+        encoder_configs.CONFIGS["deberta-v2, its own masked-LM head"](), transformers.AutoModel
+    )
+    loaded = load_encoder(oracle, tmp_path / "base")
+    adapt(oracle, tmp_path / "lora", target_modules=["query_proj", "dense"])
+    with pytest.raises(UnsupportedModel, match=r"distances, too: .*query_proj"):
+        attach(loaded, read_lora(tmp_path / "lora"), "one")
 
 
 @pytest.fixture
