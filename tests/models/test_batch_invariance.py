@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
 
-from models.config import Activation, Bias, DecoderConfig, Head, Local, Mlp, Norm, QueryKeyNorm
+from models.config import Activation, Bias, DecoderConfig, Head, Local, Mlp, Norm, QueryKeyNorm, Residual
 from models.decoder import Decoder
 from models.invariance import keeps_its_bits
 from models.layers.linear import Linear, prepack, project
-from models.positions import Learned, Rotary
+from models.positions import Alibi, Learned, Rotary
 from server.execution.device import is_batch_invariant
 from tests.models.paged import CPU, Session
 
@@ -71,7 +71,32 @@ MISTRAL = replace(
 QWEN3 = replace(
     LLAMA, architecture="qwen3", heads=4, kv_heads=2, head_dim=128, query_key_norm=QueryKeyNorm(norm=Norm.RMS)
 )
-CONFIGS = [LLAMA, GPT2, MISTRAL, QWEN3]
+GEMMA2 = replace(
+    LLAMA,
+    architecture="gemma2",
+    heads=4,
+    kv_heads=2,
+    head_dim=96,
+    norm=Norm.RMS_OFFSET,
+    activation=Activation.GELU_TANH,
+    residual=Residual.SANDWICH,
+    embedding_scale=LLAMA.hidden_size**0.5,
+    scale=224**-0.5,
+    score_cap=5.0,
+    logit_cap=30.0,
+    local=Local(layers=frozenset({0}), window=100),
+)
+BLOOM = replace(
+    GPT2,
+    architecture="bloom",
+    hidden_size=192,
+    heads=3,
+    kv_heads=3,
+    positions=Alibi(),
+    head=Head.TIED,
+    embedding_norm=True,
+)
+CONFIGS = [LLAMA, GPT2, MISTRAL, QWEN3, GEMMA2, BLOOM]
 DTYPES = [torch.float32, torch.bfloat16]
 
 
@@ -151,7 +176,7 @@ def test_a_prompt_is_the_same_in_chunks_of_any_size(decoder: Decoder, chunk: int
     assert_equal_rows(torch.cat(parts), whole)
 
 
-@pytest.mark.parametrize("config", [LLAMA], ids=["llama"])
+@pytest.mark.parametrize("config", [LLAMA, BLOOM], ids=["llama", "bloom"])
 def test_a_long_text_goes_on_as_if_computed_at_once(decoder: Decoder) -> None:
     """Around each length that contexts are padded to: 512, then every 512 more."""
     text = tokens_of(1540, 1)
@@ -188,7 +213,7 @@ def test_a_verified_draft_has_the_bits_of_tokens_decoded_one_by_one(decoder: Dec
 
 
 @THREADS
-@pytest.mark.parametrize("config", [LLAMA], ids=["llama"])
+@pytest.mark.parametrize("config", [LLAMA, GEMMA2], ids=["llama", "gemma2"])
 def test_the_law_holds_with_any_number_of_threads(decoder: Decoder) -> None:
     text = tokens_of(135, 1)
     (whole,) = open_session(decoder).step([("text", text)])
