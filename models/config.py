@@ -188,6 +188,7 @@ class DecoderConfig(StackConfig):
         if self.heads % self.kv_heads:
             raise ValueError(f"{self.heads} query heads cannot share {self.kv_heads} key heads evenly")
         _check_rotaries(self.rotaries, self.head_dim)
+        _check_sines(self.positions, self.hidden_size)
 
     @property
     def rotaries(self) -> tuple[Rotary, ...]:
@@ -224,6 +225,7 @@ class EncoderConfig(StackConfig):
         if self.head_dim is None and self.hidden_size % self.heads:
             raise ValueError(f"{self.heads} heads cannot share {self.hidden_size} elements evenly")
         _check_rotaries(self.rotaries, self.head_size)
+        _check_sines(self.positions, self.embedding_size or self.hidden_size)
 
     @property
     def head_size(self) -> int:
@@ -249,6 +251,20 @@ class Seq2SeqConfig:
     shared: bool
     start: int
     logit_bias: bool = False
+
+    def __post_init__(self) -> None:
+        """ValueError where the stacks do not fit each other, or no answer could begin."""
+        source, answer = self.encoder, self.decoder
+        if source.hidden_size != answer.hidden_size:
+            raise ValueError(
+                f"a decoder of {answer.hidden_size} cannot attend to {source.hidden_size} elements"
+            )
+        if self.shared and source.vocab_size != answer.vocab_size:
+            raise ValueError(f"{source.vocab_size} and {answer.vocab_size} tokens cannot share a table")
+        if self.start >= answer.vocab_size:
+            raise ValueError(
+                f"answers begin with token {self.start}; there are {answer.vocab_size} (`vocab_size`)"
+            )
 
     @property
     def architecture(self) -> str:
@@ -279,3 +295,8 @@ def _check_rotaries(rotaries: tuple[Rotary, ...], head_dim: int) -> None:
             raise ValueError(
                 f"rotary positions cannot turn pairs of {size} of {head_dim} elements (`head_dim`)"
             )
+
+
+def _check_sines(positions: object, size: int) -> None:
+    if isinstance(positions, Sinusoidal) and size % 2:
+        raise ValueError(f"sines and cosines cannot share {size} elements evenly")

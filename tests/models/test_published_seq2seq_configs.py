@@ -337,3 +337,19 @@ def test_barts_relatives_are_wired_in_their_own_ways() -> None:
 def test_what_is_not_implemented_is_refused_by_name(name: str, changes: dict[str, Any], named: str) -> None:
     with pytest.raises(UnsupportedModel, match=named):
         read({**PUBLISHED[name], **changes})
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "told"),
+    [
+        ("google-t5/t5-small", {"decoder_start_token_id": 40_000}, "begin with token 40000; there are 32128"),
+        (
+            "Helsinki-NLP/opus-mt-en-de",
+            {"d_model": 501, "encoder_attention_heads": 3, "decoder_attention_heads": 3},
+            "cannot share 501 elements",
+        ),
+    ],
+)
+def test_sizes_that_contradict_each_other_are_told(name: str, changes: dict[str, Any], told: str) -> None:
+    with pytest.raises(UnsupportedModel, match=told):
+        read({**PUBLISHED[name], **changes})
