@@ -210,6 +210,12 @@ def test_tokens_that_a_folder_adds_get_the_ids_that_it_states(tmp_path: Path) ->
     assert load_tokenizer(tmp_path).decode([size, size + 1]) == "<mine>"
 
 
+def test_a_role_that_is_null_is_the_familys_own(tmp_path: Path) -> None:
+    tokenizer = load_tokenizer(save_family(tmp_path, "XLMRoberta", mask_token=None, pad_token=None))
+    assert tokenizer.mask_token == "<mask>"
+    assert tokenizer.encode("<pad>", add_special_tokens=False) == [1]
+
+
 def test_the_class_decides_and_then_the_model_type(tmp_path: Path) -> None:
     save_family(tmp_path, "XLMRoberta")
     expected = load_tokenizer(tmp_path).encode("the")

@@ -65,13 +65,14 @@ def test_nllb_puts_the_source_language_where_its_config_says(tmp_path: Path, leg
     """From a tokenizer.json: transformers has no languages for the older files."""
     backend = Backend.from_str(sentence_piece().to_str())
     codes = ["deu_Latn", "eng_Latn", "zho_Hans"]
-    backend.add_special_tokens([AddedToken(code, special=True) for code in codes])
+    backend.add_tokens([AddedToken(code, special=False) for code in codes])
     backend.save(str(tmp_path / "tokenizer.json"))
     config = {"tokenizer_class": "NllbTokenizer", "eos_token": "</s>", "legacy_behaviour": legacy}
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
     (tmp_path / "config.json").write_text('{"model_type": "m2m_100"}')
     tokenizer = load_tokenizer(tmp_path)
     assert tokenizer.languages == ("deu_Latn", "eng_Latn", "zho_Hans")
+    assert tokenizer.decode(tokenizer.encode("zho_Hans")) == ""  # no text, though the file does not say so
     assert not tokenizer.target_is_the_start
     for code in ("eng_Latn", "zho_Hans"):
         id_, eos, text = tokenizer.target_language_id(code), 2, tokenizer.encode("the fox", False)
