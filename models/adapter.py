@@ -92,7 +92,12 @@ def _prove_complete(adapter: Adapter, encoder: Encoder, head: MaskedLMHead) -> N
 
 
 def _linear_layers(encoder: Encoder) -> dict[str, nn.Linear]:
-    return {path: layer for path, layer in encoder.named_modules() if isinstance(layer, nn.Linear)}
+    """Those of its blocks; the embeddings, which may have one too, are shared and stay as they are."""
+    return {
+        f"blocks.{path}": layer
+        for path, layer in encoder.blocks.named_modules()
+        if isinstance(layer, nn.Linear)
+    }
 
 
 def _own_parameters(head: MaskedLMHead) -> dict[str, nn.Parameter]:

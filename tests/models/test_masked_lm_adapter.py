@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -75,6 +76,17 @@ def test_the_original_encoder_stays_as_it_is_and_lends_its_embeddings() -> None:
     assert all(torch.equal(tensor, before[name]) for name, tensor in encoder.state_dict().items())
     assert model.encoder.embeddings is encoder.embeddings
     assert model.head.words is encoder.embeddings.words
+
+
+def test_a_projection_of_the_embeddings_is_lent_too() -> None:
+    config = replace(CONFIG_OF_TINY, embedding_size=16)
+    torch.manual_seed(0)
+    encoder = Encoder(config).requires_grad_(False)
+    adapter = random_adapter(encoder)
+    shared = {name: one for name, one in adapter.tensors.items() if not name.startswith("embeddings.")}
+    before = encoder.get_parameter("embeddings.project.weight").clone()
+    model = masked_lm(replace(adapter, tensors=shared), config, encoder)
+    assert torch.equal(model.encoder.get_parameter("embeddings.project.weight"), before)
 
 
 def test_whatever_does_not_fit_is_listed() -> None:
