@@ -70,5 +70,14 @@ FAMILY = Family(
     heads=encoder_heads.names(MASKED_LM, pooled="pooler.dense"),
     head="cls.predictions.decoder.weight",
     ignored=(*BUFFERS, "cls.seq_relationship.*", "cls.predictions.decoder.bias"),
+    neutral=frozenset(  # of a pooler that never was
+        {
+            "pooler_fc_size",
+            "pooler_num_attention_heads",
+            "pooler_num_fc_layers",
+            "pooler_size_per_head",
+            "pooler_type",
+        }
+    ),
     suffixes={".gamma": ".weight", ".beta": ".bias"},
 )

@@ -45,7 +45,7 @@ from models.families import (
     t5,
 )
 from models.families.naming import Family
-from models.families.neutral import NEUTRAL
+from models.families.neutral import NEUTRAL, STATED
 from models.families.reading import Fields, choice
 
 FAMILIES: Mapping[str, Family] = {
@@ -108,6 +108,7 @@ def read(raw: Mapping[str, Any]) -> tuple[Family, Config]:
     fields = Fields(raw)
     config = _config(family, fields)
     unread = sorted(set(fields.unread()) - NEUTRAL - family.neutral)
+    unread = [key for key in unread if key not in STATED or raw[key] != STATED[key]]
     if unread:
         keys = ", ".join(f"`{key}` {raw[key]!r}" for key in unread)
         raise UnsupportedModel(f"the model's configuration has {keys}: not supported for {raw['model_type']}")
