@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from server.engine import messages
 from server.engine.messages import Embed, FillMask, Generate, Standing
-from server.scheduling.plan import DecodeStep, Results, Step
+from server.scheduling.plan import DecodeStep, Results, Sampled, Scored, Step
 from server.scheduling.sequence import Passage, Sequence
 
 
@@ -74,10 +74,7 @@ def answers(step: Step, results: Results) -> Iterator[messages.Answer]:
 
 
 def _sampled(step: DecodeStep, results: Results) -> Iterator[messages.Answer]:
-    """Of what was sampled, only what the scheduler let stand; of who has failed, nothing.
-
-    A beam search says all at once, when it is over.
-    """
+    """Of who has failed, nothing."""
     for piece in step.slices:
         sequence = piece.sequence
         sampled, prompt = results.sampled.get(sequence.id), results.prompt.get(sequence.id, ())
@@ -85,10 +82,15 @@ def _sampled(step: DecodeStep, results: Results) -> Iterator[messages.Answer]:
             continue
         finish = sequence.finish_reason
         if sampled is not None or prompt or finish is not None:
-            said = sampled.tokens if sampled is not None else sequence.search.best if sequence.search else ()
-            yield messages.Sampled(
-                sequence.id, said[: sequence.appended], finish, prompt, sequence.cached or 0
-            )
+            said = _said(sequence, sampled)
+            yield messages.Sampled(sequence.id, said, finish, prompt, sequence.cached or 0)
+
+
+def _said(sequence: Sequence, sampled: Sampled | None) -> tuple[Scored, ...]:
+    """Of what was sampled, only what the scheduler let stand; a search says all at once, when it is over."""
+    if sequence.search is not None:
+        return sequence.search.best
+    return () if sampled is None else sampled.tokens[: sequence.appended]
 
 
 def _encoded(results: Results) -> Iterator[messages.Answer]:
