@@ -95,6 +95,8 @@ def adapt(encoder: Encoder, rank: int) -> dict[str, nn.Parameter]:
 def new_head(loaded: LoadedEncoder, unigrams: Tensor) -> MaskedLMHead:
     """A head that begins by knowing how frequent each token is: unigrams [vocab], counts."""
     head = MaskedLMHead(loaded.config, loaded.encoder.embeddings.words)
+    assert head.transform is not None
+    assert head.bias is not None  # a BERT's head has both
     nn.init.eye_(head.transform.weight)
     nn.init.zeros_(head.transform.bias)
     with torch.no_grad():
