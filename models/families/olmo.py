@@ -25,7 +25,12 @@ def olmo(raw: Mapping[str, Any]) -> DecoderConfig:
 
 def olmo2(raw: Mapping[str, Any], positions: Rotary | None = None) -> DecoderConfig:
     plain = llama.plain(raw, "olmo2", positions=positions, biased=["attention_bias"])
-    return replace(plain, residual=Residual.OUTPUT, query_key_norm=QueryKeyNorm(norm=Norm.RMS, span=Span.ALL))
+    return replace(
+        plain,
+        residual=Residual.OUTPUT,
+        norm_eps=number(raw, "rms_norm_eps", 1e-5),
+        query_key_norm=QueryKeyNorm(norm=Norm.RMS, span=Span.ALL),
+    )
 
 
 def olmo3(raw: Mapping[str, Any]) -> DecoderConfig:

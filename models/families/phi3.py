@@ -8,7 +8,7 @@ from typing import Any
 
 from models.config import DecoderConfig
 from models.families import llama
-from models.families.reading import head_size
+from models.families.reading import head_size, number
 from models.families.rotary import rotary
 from models.families.windows import everywhere, window
 
@@ -17,7 +17,11 @@ def config(raw: Mapping[str, Any]) -> DecoderConfig:
     # Long contexts have a scaling of their own, "longrope", which is refused by its name.
     positions = rotary(raw, head_size(raw), partial=1.0, kinds=["default"])
     plain = llama.plain(raw, "phi3", positions=positions)
-    return replace(plain, local=everywhere(plain.layers, window(raw, None)))
+    return replace(
+        plain,
+        norm_eps=number(raw, "rms_norm_eps", 1e-5),
+        local=everywhere(plain.layers, window(raw, None)),
+    )
 
 
 FAMILY = replace(
