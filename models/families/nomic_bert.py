@@ -3,51 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from models.config import EncoderConfig, HeadTask, Mlp
 from models.families import bert, encoder_heads
 from models.families.naming import Either, Family, Names
-from models.families.reading import ACTIVATIONS, choice, head_size, number, refuse, whole
+from models.families.reading import ACTIVATIONS, choice, head_size, refuse
 from models.families.rotary import rotary
 
-# The lower half is of the files that came with code of their own.
+# Of the files that came with code of their own.
 ONLY = {
-    "tie_word_embeddings": True,
-    "quantization_config": None,
     "activation_function": "swiglu",
-    "causal": False,
-    "mlp_fc1_bias": False,
-    "mlp_fc2_bias": False,
-    "parallel_block": False,
-    "prenorm": False,
-    "qkv_proj_bias": False,
     "rotary_emb_fraction": 1.0,
-    "rotary_emb_interleaved": False,
     "scale_attn_by_inverse_layer_idx": False,
     "scale_attn_weights": True,
-    "use_rms_norm": False,
+    **dict.fromkeys(("causal", "mlp_fc1_bias", "mlp_fc2_bias", "parallel_block", "prenorm"), False),
+    **dict.fromkeys(("qkv_proj_bias", "rotary_emb_interleaved", "use_rms_norm"), False),
 }
 
 
 def config(raw: Mapping[str, Any]) -> EncoderConfig:
     refuse(raw, ONLY)
     activation, head_dim = choice(raw, "hidden_act", ACTIVATIONS, "silu"), head_size(raw)
-    return EncoderConfig(
-        architecture="nomic_bert",
-        vocab_size=whole(raw, "vocab_size"),
-        hidden_size=whole(raw, "hidden_size"),
-        layers=whole(raw, "num_hidden_layers"),
-        heads=whole(raw, "num_attention_heads"),
+    return replace(
+        bert.config(raw),
         head_dim=head_dim,
-        mlp_size=whole(raw, "intermediate_size"),
-        context_length=whole(raw, "max_position_embeddings"),
-        norm_eps=number(raw, "layer_norm_eps", 1e-12),
         mlp=Mlp.GATED,
         activation=activation,
         biases=frozenset(),
         positions=rotary(raw, head_dim, theta=1000.0),
-        segments=whole(raw, "type_vocab_size", 2),
         tasks=encoder_heads.heads(activation),
     )
 
