@@ -1,4 +1,4 @@
-"""T5 (Raffel et al. 2019, arXiv 1910.10683), T5 v1.1, Flan-T5; mT5 (Xue et al. 2020, arXiv 2010.11934).
+"""T5 (Raffel et al. 2019, arXiv 1910.10683), T5 v1.1, Flan-T5.
 
 Whether the head has a table of its own, only the checkpoint tells: see `t5_names.NAMES`.
 """
@@ -6,7 +6,6 @@ Whether the head has a table of its own, only the checkpoint tells: see `t5_name
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from models.config import DecoderConfig, EncoderConfig, Head, Mlp, Norm, Residual, Seq2SeqConfig
@@ -71,14 +70,11 @@ def _relative(raw: Mapping[str, Any]) -> Relative:
     return Relative(buckets=buckets, max_distance=distance)
 
 
-def mt5(raw: Mapping[str, Any]) -> Seq2SeqConfig:
-    """Its logits are never scaled."""
-    found = config(raw, "mt5", "gated-gelu")
-    return replace(found, decoder=replace(found.decoder, logit_scale=1.0))
-
-
-NEUTRAL = frozenset({"dropout_rate", "output_past"})
 FAMILY = Family(
-    config=config, names=NAMES, copies=COPIES, ignored=NEVER_USED, neutral=NEUTRAL, head="lm_head.weight"
+    config=config,
+    names=NAMES,
+    copies=COPIES,
+    ignored=NEVER_USED,
+    neutral=frozenset({"dropout_rate", "output_past"}),
+    head="lm_head.weight",
 )
-MT5 = replace(FAMILY, config=mt5)
