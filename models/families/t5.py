@@ -41,8 +41,8 @@ def config(raw: Mapping[str, Any], name: str = "t5", projection: str = "relu") -
 
 
 def _stack(raw: Mapping[str, Any], name: str, projection: str) -> dict[str, Any]:
-    """What encoder and decoder have alike. Newer files say twice what `feed_forward_proj` says: there it can
-    be another."""
+    """What encoder and decoder have alike. Newer files also state what follows from `feed_forward_proj`;
+    where they state something else, that holds."""
     gated, activation = choice(raw, "feed_forward_proj", PROJECTIONS, projection)
     return {
         "architecture": name,
