@@ -181,3 +181,18 @@ def draw_case(chance: Random) -> Case:
 def test_the_same_tokens_win(pair: Pair, seed: int) -> None:
     case = draw_case(Random(f"{pair.name} {seed}"))
     assert pair.said(case.sequence(sources=pair.sources)) == pair.expected(case.prompt, **case.options)
+
+
+@pytest.mark.parametrize("stopping", list(STOPPING))
+@pytest.mark.parametrize("penalty", [-1.0, 3.0])
+def test_it_is_over_when_transformers_says_so(pair: Pair, stopping: Any, penalty: float) -> None:
+    """Texts of which many have ended, and all still grow."""
+    options = {
+        "num_beams": 3,
+        "length_penalty": penalty,
+        "early_stopping": stopping,
+        "max_new_tokens": 30,
+        "eos_token_id": list(range(1, VOCABULARY, 8)),
+    }
+    case = Case([9, 4, 30], options, Sampling(temperature=0.0))
+    assert pair.said(case.sequence(sources=pair.sources)) == pair.expected(case.prompt, **options)

@@ -106,6 +106,15 @@ def test_who_never_stops_early_thinks_of_the_greatest_length() -> None:
         assert bool(one.best) is over
 
 
+def test_who_prefers_short_texts_thinks_of_no_greater_length() -> None:
+    one = search(penalty=-1.0, stopping=EarlyStopping.NEVER)
+    go_on(one, (0, 7, -0.1), (0, 8, -0.2), (0, 9, -9.0))
+    go_on(one, (0, STOP, -3.0), (1, STOP, -4.0), (0, 5, -3.9), (1, 6, -4.2))
+    assert not one.best
+    go_on(one, (0, 5, -4.1), (1, 6, -4.3), (0, 7, -4.4))  # thrice that is worse than twice -4.0
+    assert said(one) == [7, STOP]
+
+
 @pytest.mark.parametrize(("penalty", "winner"), [(0.0, [STOP]), (2.0, [7, STOP])])
 def test_a_length_penalty_prefers_long_texts(penalty: float, winner: list[int]) -> None:
     one = search(penalty=penalty, stopping=EarlyStopping.AT_ONCE)
@@ -226,10 +235,12 @@ def test_a_preempted_search_begins_anew_and_ends_alike() -> None:
     assert one.tokens == text_of(one, parrot)
 
 
-def test_a_search_gets_its_seat_only_where_its_branches_can_begin() -> None:
+@pytest.mark.parametrize("length", [8, 10])
+def test_a_search_gets_its_seat_only_where_its_branches_can_begin(length: int) -> None:
+    """In the next step it has five blocks, though the prompt takes two or three."""
     scheduler, lane, device = make(num_blocks=8)
     scheduler.generate("gpt", Sequence(id=1, tokens=list(range(16)), max_new_tokens=1))
-    scheduler.generate("gpt", sequence(2, new=2))  # three blocks now, five in the next step
+    scheduler.generate("gpt", sequence(2, PROMPT[:length], new=2))
     assert step(scheduler, device).ids == [1]
     assert lane.num_waiting == 1
 

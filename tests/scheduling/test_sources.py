@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+from itertools import count, pairwise
 
 import pytest
 
 from server.scheduling.blocks import BlockPool
 from server.scheduling.generation import GenerationLane
+from server.scheduling.pace import DecoderPace
 from server.scheduling.plan import DecodeStep
 from server.scheduling.prefix import Prefix
+from server.scheduling.roster import Roster
+from server.scheduling.rotation import FairStep
 from server.scheduling.scheduler import Scheduler
 from server.scheduling.sequence import Sequence
+from server.scheduling.step_plan import StepPlan
 from tests.scheduling.device import Device, counter, run_to_end, seconds, text_of
 from tests.scheduling.server import TARGET_S, warm
 
@@ -140,6 +144,25 @@ def test_what_could_never_fit_with_its_source_is_refused() -> None:
     with pytest.raises(ValueError, match="17 tokens and a source of 6 can never fit into 24 of KV cache"):
         scheduler.generate("t5", sequence(2, new=7))
     run_to_end(scheduler, device)
+
+
+class Strict(FairStep):
+    """Leaves nothing to those who were served more than others."""
+
+    def max_prompt_tokens(self, rows: int) -> int:
+        return 0
+
+
+def test_who_is_charged_for_a_source_reads_it_though_that_leaves_its_tenant_nothing() -> None:
+    roster = Roster(BlockPool(20, 4), max_sequences=4)
+    roster.join(stream := Sequence(id=1, tokens=[1], source=(1,), max_new_tokens=9, tenant="ann"))
+    roster.admit(stream)
+    roster.join(Sequence(id=2, tokens=[1, 2], source=SOURCE, max_new_tokens=1, tenant="bob"))
+    plan = StepPlan(roster, max_tokens=64)
+    plan.add_rows([stream], limit=1, servings=count())
+    plan.add_prompts(Strict([stream], {}, 2, DecoderPace()), None)
+    assert [(piece.sequence.id, piece.count) for piece in plan.slices] == [(1, 1), (2, 1)]
+    assert plan.slices[1].encodes
 
 
 def test_a_tenant_is_charged_for_its_sources_once() -> None:
