@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
-from models.positions import Alibi, Disentangled, Learned, Relative, Rotary, Sinusoidal
+from models.positions import Alibi, Disentangled, DynamicScaling, Learned, Relative, Rotary, Sinusoidal
 
 
 class Norm(Enum):
@@ -294,6 +294,10 @@ def _check_rotaries(rotaries: tuple[Rotary, ...], head_dim: int) -> None:
         if size % 2 or not 0 < size <= head_dim:
             raise ValueError(
                 f"rotary positions cannot turn pairs of {size} of {head_dim} elements (`head_dim`)"
+            )
+        if size == 2 and isinstance(rotary.scaling, DynamicScaling):
+            raise ValueError(
+                "dynamic scaling keeps the first pair of a head (`head_dim`), and there is no other"
             )
 
 

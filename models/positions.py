@@ -57,6 +57,12 @@ class Llama3Scaling:
     high_frequency: float
     original_context: int
 
+    def __post_init__(self) -> None:
+        """ValueError where no frequency could lie between."""
+        if self.low_frequency >= self.high_frequency:
+            low, high = self.low_frequency, self.high_frequency
+            raise ValueError(f"`low_freq_factor` {low} is not below `high_freq_factor` {high}")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class YarnScaling:
@@ -99,6 +105,11 @@ class Rotary:
     theta: float = 10_000.0
     size: int | None = None
     scaling: Scaling | None = None
+
+    def __post_init__(self) -> None:
+        """ValueError where the scaling cannot tell frequencies apart, as all are the same."""
+        if isinstance(self.scaling, YarnScaling) and self.theta == 1.0:
+            raise ValueError("`rope_theta` is 1: all pairs turn alike, and YaRN cannot scale them")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

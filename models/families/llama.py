@@ -33,12 +33,13 @@ def plain(
     head_dim: int | None = None,
     positions: Rotary | None = None,
     biased: Sequence[str] = (),
+    norm_eps: float = 1e-6,
     tied: bool = False,
 ) -> DecoderConfig:
     """What all relatives state alike; what else a family has is its own to read.
 
-    `head_dim` and `tied`: what is meant where nothing is stated. `positions`: where they are read in another
-    way than LLaMA's. `biased`: keys about biases that may be true.
+    `head_dim`, `norm_eps`, `tied`: what is meant where nothing is stated. `positions`: where they are read in
+    another way than LLaMA's. `biased`: keys about biases that may be true.
     """
     refuse(raw, {"quantization_config": None})
     heads, size = whole(raw, "num_attention_heads"), head_size(raw, head_dim)
@@ -53,7 +54,7 @@ def plain(
         mlp_size=whole(raw, "intermediate_size"),
         context_length=whole(raw, "max_position_embeddings"),
         norm=Norm.RMS,
-        norm_eps=number(raw, "rms_norm_eps", 1e-6),
+        norm_eps=number(raw, "rms_norm_eps", norm_eps),
         mlp=Mlp.GATED,
         activation=choice(raw, "hidden_act", ACTIVATIONS, "silu"),
         positions=positions or rotary(raw, size),

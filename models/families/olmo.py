@@ -24,7 +24,7 @@ def olmo(raw: Mapping[str, Any]) -> DecoderConfig:
 
 
 def olmo2(raw: Mapping[str, Any], positions: Rotary | None = None) -> DecoderConfig:
-    plain = llama.plain(raw, "olmo2", positions=positions, biased=["attention_bias"])
+    plain = llama.plain(raw, "olmo2", positions=positions, biased=["attention_bias"], norm_eps=1e-5)
     return replace(
         plain,
         residual=Residual.OUTPUT,

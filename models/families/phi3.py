@@ -16,7 +16,7 @@ from models.families.windows import everywhere, window
 def config(raw: Mapping[str, Any]) -> DecoderConfig:
     # Long contexts have a scaling of their own, "longrope", which is refused by its name.
     positions = rotary(raw, head_size(raw), partial=1.0, kinds=["default"])
-    plain = llama.plain(raw, "phi3", positions=positions)
+    plain = llama.plain(raw, "phi3", positions=positions, norm_eps=1e-5)
     return replace(
         plain,
         norm_eps=number(raw, "rms_norm_eps", 1e-5),

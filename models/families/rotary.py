@@ -61,10 +61,17 @@ def rotaries(raw: Mapping[str, Any], *, theta: float, local_theta: float) -> tup
     nearby = _object(kinds, "sliding_attention")
     _all_read(kinds, "rope_parameters")
     for scaling in (everywhere, nearby):
-        refuse(scaling, {"partial_rotary_factor": 1.0, "truncate": True})
+        _refuse_within(scaling, {"partial_rotary_factor": 1.0, "truncate": True})
     theta = number(raw, "rope_theta", theta)
     local_theta = number(raw, "rope_local_base_freq", local_theta)
     return _scaled(everywhere, raw, theta), _scaled(nearby, raw, local_theta)
+
+
+def _refuse_within(scaling: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
+    try:
+        refuse(scaling, expected)
+    except UnsupportedModel as error:
+        raise UnsupportedModel(f"`rope_parameters`: {error}") from error
 
 
 def _object(raw: Mapping[str, Any], key: str) -> Mapping[str, Any]:

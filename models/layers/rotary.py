@@ -119,6 +119,6 @@ def _scale_by_pair(plain: Tensor, scaling: YarnScaling, theta: float) -> Tensor:
     if scaling.whole_pairs:
         first, last = math.floor(first), math.ceil(last)
     first, last = max(first, 0), min(last, size - 1)
-    ramp = (torch.arange(len(plain), device="cpu") - first) / max(last - first, 0.001)
+    ramp = (torch.arange(len(plain), device="cpu") - first) / (last - first or 0.001)
     divided = ramp.clamp(0, 1)
     return plain * (1 - divided) + plain / scaling.factor * divided

@@ -74,6 +74,9 @@ CONFIGS: dict[str, Callable[[], Any]] = {
         rope_parameters=YARN | {"mscale": 2.0, "mscale_all_dim": 0.5, "beta_slow": 0.3}
     ),
     "llama, YaRN, parts of pairs": llama(rope_parameters=YARN | {"truncate": False, "rope_theta": 1000.0}),
+    "llama, YaRN, every pair slow": llama(
+        rope_parameters=YARN | {"rope_theta": 1.5, "original_max_position_embeddings": 4}
+    ),
     "mistral, window": mistral(sliding_window=7, tie_word_embeddings=True),
     "mistral, no window": mistral(sliding_window=None, head_dim=12),
     "mistral, YaRN in a window": mistral(sliding_window=40, rope_parameters=YARN, hidden_act="relu"),

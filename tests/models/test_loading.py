@@ -88,6 +88,16 @@ def test_a_copy_of_the_embeddings_as_head_is_accepted_and_another_head_is_not(ll
         load_plain(llama)
 
 
+DYNAMIC = {"rope_type": "dynamic", "factor": 2.0}
+LLAMA3 = {
+    "rope_type": "llama3",
+    "factor": 2.0,
+    "low_freq_factor": 4.0,
+    "high_freq_factor": 2.0,
+    "original_max_position_embeddings": 16,
+}
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -102,13 +112,16 @@ def test_a_copy_of_the_embeddings_as_head_is_accepted_and_another_head_is_not(ll
         ({"rope_parameters": None, "rope_scaling": {"type": "linear"}}, "`factor`"),
         ({"rope_parameters": {"partial_rotary_factor": -0.5}}, "`partial_rotary_factor`, has -0.5"),
         ({"rope_parameters": {"partial_rotary_factor": 2.0}}, "`partial_rotary_factor` is 2.0"),
+        ({"rope_parameters": LLAMA3}, "`low_freq_factor` 4.0 is not below `high_freq_factor` 2.0"),
+        ({"rope_parameters": {"rope_type": "yarn", "factor": 2.0, "rope_theta": 1}}, "`rope_theta` is 1"),
+        ({"rope_parameters": DYNAMIC, "head_dim": 2}, "the first pair of a head (`head_dim`)"),
         ({"quantization_config": {"quant_method": "gptq"}}, "`quantization_config`"),
         ({"num_hidden_layers": "12"}, "`num_hidden_layers`, has '12'"),
         ({"vocab_size": None}, "`vocab_size`, has None"),
         ({"rms_norm_eps": -1.0}, "`rms_norm_eps`, has -1.0"),
         ({"attention_bias": "yes"}, "`attention_bias`, has 'yes'"),
         ({"head_dim": None, "num_attention_heads": 3}, "`hidden_size` 16 is not a multiple"),
-        ({"head_dim": 7}, "cannot turn pairs of 7 of 7 elements"),
+        ({"head_dim": 7}, "is 7: these are turned in pairs"),
         ({"num_attention_heads": 3, "num_key_value_heads": 2}, "3 query heads cannot share 2 key heads"),
     ],
 )
