@@ -2,7 +2,7 @@
 
 One seeded request with temperature, in every company and cut in every way that the engine knows: the same
 tokens with the same log-probabilities, bit for bit. On the CPU's operations, in both of its precisions, for
-the shapes of GPT-2 (random weights) and for SmolLM2 itself.
+the shapes of GPT-2, T5 and Marian (random weights) and for SmolLM2 itself.
 """
 
 from __future__ import annotations
@@ -14,13 +14,24 @@ from typing import Any
 import pytest
 import torch
 
-from models.config import Activation, Bias, DecoderConfig, Head, Mlp, Norm
+from models.config import (
+    Activation,
+    Bias,
+    DecoderConfig,
+    EncoderConfig,
+    Head,
+    Mlp,
+    Norm,
+    Residual,
+    Seq2SeqConfig,
+)
 from models.decoder import Decoder
 from models.errors import SourceUnreachable
 from models.kv_cache import KVCache
 from models.layers.linear import prepack
 from models.loading import LoadedDecoder, load
-from models.positions import Learned
+from models.positions import Learned, Relative, Sinusoidal
+from models.seq2seq import Seq2Seq
 from models.weights.sources import SMOLLM2, resolve
 from server.execution.device import is_batch_invariant
 from server.execution.generation import DecoderRunner
@@ -67,6 +78,104 @@ def random_gpt2(dtype: torch.dtype) -> tuple[Decoder, DecoderConfig]:
     return decoder, GPT2
 
 
+T5 = Seq2SeqConfig(
+    encoder=EncoderConfig(
+        architecture="t5",
+        vocab_size=32128,
+        hidden_size=512,
+        layers=2,
+        heads=8,
+        head_dim=64,
+        mlp_size=1024,
+        context_length=512,
+        norm=Norm.RMS,
+        norm_eps=1e-6,
+        mlp=Mlp.GATED,
+        activation=Activation.GELU_TANH,
+        residual=Residual.PRE,
+        biases=frozenset(),
+        embedding_norm=False,
+        final_norm=True,
+        positions=None,
+        relative=Relative(),
+        scale=1.0,
+    ),
+    decoder=DecoderConfig(
+        architecture="t5",
+        vocab_size=32128,
+        hidden_size=512,
+        layers=2,
+        heads=8,
+        kv_heads=8,
+        head_dim=64,
+        mlp_size=1024,
+        context_length=512,
+        norm=Norm.RMS,
+        norm_eps=1e-6,
+        mlp=Mlp.GATED,
+        activation=Activation.GELU_TANH,
+        positions=Relative(),
+        head=Head.TIED,
+        scale=1.0,
+        logit_scale=512**-0.5,
+        cross=True,
+    ),
+    shared=True,
+    start=0,
+)
+MARIAN = Seq2SeqConfig(
+    encoder=EncoderConfig(
+        architecture="marian",
+        vocab_size=32128,
+        hidden_size=512,
+        layers=2,
+        heads=8,
+        mlp_size=2048,
+        context_length=512,
+        norm_eps=1e-5,
+        activation=Activation.SILU,
+        embedding_scale=512**0.5,
+        embedding_norm=False,
+        positions=Sinusoidal(),
+    ),
+    decoder=replace(
+        T5.decoder,
+        architecture="marian",
+        mlp_size=2048,
+        norm=Norm.LAYER,
+        norm_eps=1e-5,
+        mlp=Mlp.PLAIN,
+        activation=Activation.SILU,
+        residual=Residual.POST,
+        biases=frozenset({Bias.QKV, Bias.ATTENTION_OUT, Bias.MLP}),
+        embedding_scale=512**0.5,
+        final_norm=False,
+        positions=Sinusoidal(),
+        scale=None,
+        logit_scale=1.0,
+    ),
+    shared=True,
+    start=0,
+)
+
+
+def random_seq2seq(config: Seq2SeqConfig, dtype: torch.dtype) -> tuple[Seq2Seq, DecoderConfig]:
+    torch.manual_seed(0)
+    model = Seq2Seq(config).eval().requires_grad_(False)
+    for name, parameter in model.named_parameters():  # biases of distances large enough to turn attention
+        parameter.data = torch.randn_like(parameter).mul_(2.0 if ".bias.table" in name else 0.04).to(dtype)
+    prepack(model)
+    return model, config.decoder
+
+
+def t5(dtype: torch.dtype) -> tuple[Seq2Seq, DecoderConfig]:
+    return random_seq2seq(T5, dtype)
+
+
+def marian(dtype: torch.dtype) -> tuple[Seq2Seq, DecoderConfig]:
+    return random_seq2seq(MARIAN, dtype)
+
+
 def smollm2(dtype: torch.dtype) -> tuple[Decoder, DecoderConfig]:
     try:
         path = resolve(SMOLLM2.name, cache=Settings().cache)
@@ -79,9 +188,13 @@ def smollm2(dtype: torch.dtype) -> tuple[Decoder, DecoderConfig]:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    decoder: Decoder
+    decoder: Decoder | Seq2Seq
     config: DecoderConfig
     dtype: torch.dtype
+
+    def source(self, length: int, seed: int) -> tuple[int, ...]:
+        """What an encoder reads, if there is one."""
+        return tuple(self.prompt(length, 500 + seed)) if isinstance(self.decoder, Seq2Seq) else ()
 
     def prompt(self, length: int, seed: int) -> list[int]:
         draw = torch.Generator().manual_seed(seed)
@@ -91,6 +204,7 @@ class Model:
         """The one whose text must not change; 200 tokens, so that chunks of 16 and 64 cut it."""
         given: dict[str, Any] = {
             "tokens": self.prompt(200, 1),
+            "source": self.source(61, 1),
             "max_new_tokens": NEW,
             "sampling": SAMPLING,
         } | changes
@@ -108,6 +222,7 @@ class Model:
             Sequence(
                 id=i,
                 tokens=self.prompt(1 + 37 * i % 230, 100 + i),
+                source=self.source(1 + 29 * i % 140, i),
                 max_new_tokens=1 + 5 * i % NEW,
                 sampling=samplings[i % len(samplings)],
             )
@@ -118,6 +233,10 @@ class Model:
 PARAMETERS = [
     pytest.param((random_gpt2, torch.float32), id="gpt2-float32"),
     pytest.param((random_gpt2, torch.bfloat16), id="gpt2-bfloat16"),
+    pytest.param((t5, torch.float32), id="t5-float32"),
+    pytest.param((t5, torch.bfloat16), id="t5-bfloat16"),
+    pytest.param((marian, torch.float32), id="marian-float32"),
+    pytest.param((marian, torch.bfloat16), id="marian-bfloat16"),
     pytest.param((smollm2, torch.float32), id="smollm2-float32", marks=pytest.mark.defaults),
     pytest.param((smollm2, torch.bfloat16), id="smollm2-bfloat16", marks=pytest.mark.defaults),
 ]
@@ -164,6 +283,7 @@ class Engine:
             max_batch_tokens=self.step_tokens,
             max_sequences=self.max_sequences,
             speculation=self.speculation,
+            sources=isinstance(self.model.decoder, Seq2Seq),
         )
         self.scheduler = Scheduler({"m": self.lane})
         self.runner = Runner({"m": DecoderRunner(self.model.decoder, cache, CPU)})
@@ -241,7 +361,7 @@ def test_preempted_twice(model: Model, alone: Said) -> None:
     engine.add(request)
     for id_, said in enumerate((3, 11), 1):
         engine.run_until(request, said)
-        engine.add(Sequence(id=id_, tokens=model.prompt(90, id_), max_new_tokens=4, priority=1))
+        engine.add(model.request(id_, tokens=model.prompt(90, id_), max_new_tokens=4, priority=1))
         engine.step()
         assert request.computed == 0
     engine.run()
