@@ -138,6 +138,19 @@ def test_what_transformers_takes_is_computed_alike_or_refused_by_name(subject: S
     assert not wrong, "\n".join(wrong)
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_field_under_its_other_name_is_read_or_refused_by_one_of_them(family: str) -> None:
+    subject = SUBJECTS[family][0]
+    others: Mapping[str, str] = subject.config.attribute_map  # type: ignore[attr-defined]
+    for other, name in others.items():
+        raw = {other if key == name else key: value for key, value in subject.raw.items()}
+        refusal = refusal_of(raw)
+        if refusal is None:
+            assert read(raw)[1] == read(subject.raw)[1]
+        else:
+            assert names(refusal, name) or names(refusal, other)
+
+
 @pytest.mark.parametrize("name", reading.ACTIVATIONS)
 def test_every_activation_is_the_one_that_transformers_has_under_its_name(name: str) -> None:
     subject = SUBJECTS["llama"][0]
