@@ -18,7 +18,7 @@ from models.filling import materialize
 from models.kv_cache import KVCache
 from models.layers.linear import prepack
 from models.ops.paging import Paging
-from models.positions import Rotary
+from models.positions import Alibi, Rotary
 
 _CPU = torch.device("cpu")
 _TEXTS = 3
@@ -40,7 +40,8 @@ _CONFIG = DecoderConfig(
     positions=Rotary(),
     head=Head.TIED,
 )
-_CONFIGS = (_CONFIG, replace(_CONFIG, score_cap=2.0))  # attention with capped scores has kernels of its own
+# Attention has kernels of its own for capped scores, and for a bias: a float32 mask beside bfloat16.
+_CONFIGS = (_CONFIG, replace(_CONFIG, score_cap=2.0), replace(_CONFIG, positions=Alibi()))
 
 # A plan has steps; a step says how many tokens of which text are computed. Text 0 is the one looked at.
 _Plan = Sequence[Mapping[int, int]]
@@ -53,7 +54,7 @@ _AMONG_OTHERS: _Plan = [{1: 7, 0: 129, 2: 65}, {0: 1, 1: 1}, {2: 1, 0: 1, 1: 30}
 def keeps_its_bits(dtype: torch.dtype) -> bool:
     """Compute a text on the CPU at once, in pieces, and among others: True where every logit is the same.
 
-    The decoders have one layer, and are prepared as those that are loaded; 100 ms, more at first use. False
+    The decoders have one layer, and are prepared as those that are loaded; 50 ms each, more at first use. False
     is proof. True is evidence: another shape of weights might still meet a kernel that these do not.
     """
     return all(_keeps_its_bits(_decoder(config, dtype), dtype) for config in _CONFIGS)
