@@ -119,9 +119,9 @@ class Loop:
         except Overloaded as error:
             self._release(command.id)
             self._refuse(command.id, error)
-        except ValueError as error:
+        except ValueError as error:  # it could never finish, here
             self._release(command.id)
-            self._say(Failed([command.id], str(error)))
+            self._say(Refused(command.id, str(error)))
 
     def _check_deadline(self, command: Generate | FillMask | Embed, item: Sequence | Passage) -> None:
         """Raises Overloaded where not even the first token, or the answer, is to be expected in time."""

@@ -221,10 +221,10 @@ def test_an_encoder_decoder_gets_its_source() -> None:
         ]
 
 
-def test_a_request_without_the_source_that_its_model_needs_fails() -> None:
+def test_a_request_without_the_source_that_its_model_needs_is_refused() -> None:
     with running_loop(CountingRunner()) as peer:
         peer.send(Generate(1, "t5", [10], 2, Sampling(), []))
-        assert peer.receive() == Failed([1], "t5: an encoder-decoder needs a source")
+        assert peer.receive() == Refused(1, "t5: an encoder-decoder needs a source")
 
 
 def test_a_beam_search_is_answered_whole_at_its_end() -> None:
@@ -233,6 +233,13 @@ def test_a_beam_search_is_answered_whole_at_its_end() -> None:
         answers = [peer.stepped().answers for _ in range(3)]
         assert answers == [[], [], [messages.Sampled(1, (Scored(5, -0.5),) * 3, FinishReason.LENGTH)]]
         assert peer.quiet
+
+
+def test_more_beams_than_there_is_memory_for_are_refused() -> None:
+    with running_loop(CountingRunner()) as peer:
+        peer.send(generate(1, [10] * 4, new=12, beams=Beams(width=3)))
+        reason = "16 tokens on 3 beams can never fit into 32 of KV cache"
+        assert peer.receive() == Refused(1, reason)
 
 
 def test_a_beam_search_that_the_runner_forgets_fails_by_itself() -> None:
@@ -318,10 +325,10 @@ def test_a_failing_step_loses_its_requests_and_nothing_else(caplog: pytest.LogCa
     assert "poisoned" in caplog.text
 
 
-def test_a_request_that_can_never_fit_fails_alone() -> None:
+def test_a_request_that_can_never_fit_is_refused_alone() -> None:
     with running_loop(CountingRunner()) as peer:
         peer.send(generate(1, [10] * 40), generate(2, [10], new=1))
-        assert peer.receive() == Failed([1], "43 tokens can never fit into 32 of KV cache")
+        assert peer.receive() == Refused(1, "43 tokens can never fit into 32 of KV cache")
         assert peer.stepped().answers[0].id == 2
 
 
