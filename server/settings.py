@@ -170,7 +170,7 @@ def _parse(parse: Callable[[str], Any] | None, raw: Any, origin: str) -> Any:
     if parse is None:
         several = raw.split() if isinstance(raw, str) else raw
         if not isinstance(several, list) or not all(isinstance(one, str) and one for one in several):
-            raise BadSetting(f"{origin} must be sources, as a list or separated by spaces; it is {raw!r}")
+            raise BadSetting(f"{origin} must be words, as a list or separated by spaces; it is {raw!r}")
         return tuple(several)
     text = str(raw).lower() if isinstance(raw, bool) else str(raw)
     try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -31,6 +31,13 @@ def test_models_are_repeated_flags_words_of_a_variable_or_a_list(tmp_path: Path)
     assert read(parsed("--model", "a", "--model", "b=c"), {}).model == ("a", "b=c")
     assert read({}, {"TRIPTYCH_MODEL": "a b=c"}).model == ("a", "b=c")
     assert read({"config": str(file)}, {}).model == ("a", "b=c")
+
+
+def test_adapters_are_repeated_as_models_are() -> None:
+    assert read(parsed("--lora", "a=x", "--lora", "b=y@gpt"), {}).lora == ("a=x", "b=y@gpt")
+    assert read({}, {"TRIPTYCH_LORA": "a=x b=y@gpt", "TRIPTYCH_LORA_FOLDER": "z"}) == replace(
+        Settings(), lora=("a=x", "b=y@gpt"), lora_folder=Path("z")
+    )
 
 
 @pytest.mark.parametrize(
@@ -67,7 +74,7 @@ def test_a_misspelt_line_in_the_file_is_an_error(tmp_path: Path) -> None:
 def test_a_model_in_the_file_is_text(tmp_path: Path) -> None:
     file = tmp_path / "triptych.toml"
     file.write_text("model = 5\n")
-    with pytest.raises(BadSetting, match=r"model in .* must be sources"):
+    with pytest.raises(BadSetting, match=r"model in .* must be words"):
         read({"config": str(file)}, {})
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,6 +25,7 @@ from models.lora_folder import read_lora
 from tests.models import decoder_configs_a, decoder_configs_b, encoder_configs
 from tests.models.paged import CPU, Session
 from tests.models.parity import report
+from tests.models.test_gguf_parity import CASES, llama_tensors, random_oracle, write_gguf
 
 torch.set_num_threads(1)
 DECODERS = decoder_configs_a.CONFIGS | decoder_configs_b.CONFIGS
@@ -163,13 +165,42 @@ def test_what_projects_distances_takes_no_change(tmp_path: Path) -> None:
         attach(loaded, read_lora(tmp_path / "lora"), "one")
 
 
-@pytest.fixture
-def llama(tmp_path: Path) -> tuple[Any, LoadedDecoder, Path]:
-    """An oracle, what we load of it, and the folder of an adapter."""
+def test_a_model_from_a_gguf_file_takes_the_adapters_of_the_one_that_it_was_made_of(tmp_path: Path) -> None:
+    build, architecture, metadata = CASES["llama"]
+    oracle = random_oracle(build())
+    write_gguf(tmp_path / "base.gguf", architecture, llama_tensors(oracle, paired=True), metadata)
+    loaded = load(tmp_path / "base.gguf", device=CPU, dtype=torch.float32)
+    assert isinstance(loaded, LoadedDecoder)
+    adapted = adapt(oracle, tmp_path / "lora")
+    attach(loaded, read_lora(tmp_path / "lora"), "one")
+    tokens = list(range(3, 40))
+    session = Session(loaded.decoder, loaded.config, loras={"text": "one"})
+    with torch.inference_mode():
+        expected = adapted(torch.tensor([tokens])).logits[0]
+    torch.testing.assert_close(session.step([("text", tokens)])[0], expected, atol=1e-4, rtol=0)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a model, `base`, and an adapter of it, `lora`."""
+    folder = tmp_path_factory.mktemp("trained")
     oracle = oracle_of(DECODERS[LLAMA]())
-    loaded = load_decoder(oracle, tmp_path / "base")
-    adapt(oracle, tmp_path / "lora").unload()
-    return oracle, loaded, tmp_path / "lora"
+    oracle.save_pretrained(folder / "base")
+    adapt(oracle, folder / "lora")
+    return folder
+
+
+@pytest.fixture
+def base(trained: Path) -> LoadedDecoder:
+    loaded = load(trained / "base", device=CPU, dtype=torch.float32)
+    assert isinstance(loaded, LoadedDecoder)
+    return loaded
+
+
+@pytest.fixture
+def folder(trained: Path, tmp_path: Path) -> Path:
+    """The adapter, to be changed at will."""
+    return shutil.copytree(trained / "lora", tmp_path / "lora")
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
@@ -193,11 +224,10 @@ def test_a_row_has_the_same_bits_in_any_company(tmp_path: Path, dtype: torch.dty
         assert torch.equal(logits, without) == (text == "b")
 
 
-def test_chunks_make_no_difference(llama: tuple[Any, LoadedDecoder, Path]) -> None:
-    _, loaded, folder = llama
-    attach(loaded, read_lora(folder), "one")
-    whole = Session(loaded.decoder, loaded.config, loras={"c": "one"}).step([("c", TEXTS["c"])])[0]
-    cut = Session(loaded.decoder, loaded.config, loras={"c": "one"})
+def test_chunks_make_no_difference(base: LoadedDecoder, folder: Path) -> None:
+    attach(base, read_lora(folder), "one")
+    whole = Session(base.decoder, base.config, loras={"c": "one"}).step([("c", TEXTS["c"])])[0]
+    cut = Session(base.decoder, base.config, loras={"c": "one"})
     pieces = [cut.step([("c", TEXTS["c"][first : first + 9])])[0] for first in range(0, len(TEXTS["c"]), 9)]
     assert torch.equal(torch.cat(pieces), whole)
 
@@ -213,14 +243,13 @@ def test_a_change_of_any_rank_has_the_same_bits_for_any_number_of_rows(rank: int
         assert torch.equal(change(rows[:count]), whole[:count])
 
 
-def test_a_detached_adapter_leaves_nothing_behind(llama: tuple[Any, LoadedDecoder, Path]) -> None:
-    _, loaded, folder = llama
-    before = logits(loaded, {})
-    attach(loaded, read_lora(folder), "one")
+def test_a_detached_adapter_leaves_nothing_behind(base: LoadedDecoder, folder: Path) -> None:
+    before = logits(base, {})
+    attach(base, read_lora(folder), "one")
     with pytest.raises(ValueError, match="already"):
-        attach(loaded, read_lora(folder), "one")
-    detach(loaded, "one")
-    assert all(map(torch.equal, logits(loaded, dict.fromkeys(TEXTS, "one")), before))
+        attach(base, read_lora(folder), "one")
+    detach(base, "one")
+    assert all(map(torch.equal, logits(base, dict.fromkeys(TEXTS, "one")), before))
 
 
 def rewritten(folder: Path, **changes: Any) -> Path:
@@ -257,9 +286,9 @@ REFUSED: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("key", REFUSED)
-def test_what_is_not_implemented_is_refused_by_name(llama: tuple[Any, LoadedDecoder, Path], key: str) -> None:
+def test_what_is_not_implemented_is_refused_by_name(folder: Path, key: str) -> None:
     with pytest.raises(UnsupportedModel, match=rf"adapter_config.json: .*{key}"):
-        read_lora(rewritten(llama[2], **{key: REFUSED[key]}))
+        read_lora(rewritten(folder, **{key: REFUSED[key]}))
 
 
 def edited(folder: Path, **changes: Tensor | None) -> Path:
@@ -303,22 +332,18 @@ BROKEN: dict[str, tuple[dict[str, Tensor | None], str]] = {
 
 
 @pytest.mark.parametrize("what", BROKEN)
-def test_tensors_that_do_not_fit_are_named(llama: tuple[Any, LoadedDecoder, Path], what: str) -> None:
-    _, loaded, folder = llama
+def test_tensors_that_do_not_fit_are_named(base: LoadedDecoder, folder: Path, what: str) -> None:
     tensors, message = BROKEN[what]
-    before = logits(loaded, {})
+    before = logits(base, {})
     with pytest.raises(WeightsMismatch, match=message):
-        attach(loaded, read_lora(edited(folder, **tensors)), "one")
-    assert all(map(torch.equal, logits(loaded, dict.fromkeys(TEXTS, "one")), before)), "all or nothing"
+        attach(base, read_lora(edited(folder, **tensors)), "one")
+    assert all(map(torch.equal, logits(base, dict.fromkeys(TEXTS, "one")), before)), "all or nothing"
 
 
-def test_an_adapter_of_another_model_is_refused(
-    llama: tuple[Any, LoadedDecoder, Path], tmp_path: Path
-) -> None:
-    oracle = oracle_of(DECODERS["gpt2, plain"]())
-    other = load_decoder(oracle, tmp_path / "gpt2")
+def test_an_adapter_of_another_model_is_refused(folder: Path, tmp_path: Path) -> None:
+    other = load_decoder(oracle_of(DECODERS["gpt2, plain"]()), tmp_path / "gpt2")
     with pytest.raises(WeightsMismatch, match=r"left-over tensors: .*q_proj"):
-        attach(other, read_lora(llama[2]), "one")
+        attach(other, read_lora(folder), "one")
 
 
 def test_a_tied_head_takes_no_change_of_its_own(tmp_path: Path) -> None:
@@ -351,7 +376,7 @@ def test_pickle_is_refused_and_what_is_missing_is_named(tmp_path: Path) -> None:
         read_lora(tmp_path)
 
 
-def test_other_weights_are_told_apart(llama: tuple[Any, LoadedDecoder, Path]) -> None:
-    first = read_lora(llama[2])
-    assert first.fingerprint == read_lora(llama[2]).fingerprint
-    assert first.fingerprint != read_lora(rewritten(llama[2], lora_alpha=9)).fingerprint
+def test_other_weights_are_told_apart(folder: Path) -> None:
+    first = read_lora(folder)
+    assert first.fingerprint == read_lora(folder).fingerprint
+    assert first.fingerprint != read_lora(rewritten(folder, lora_alpha=9)).fingerprint
