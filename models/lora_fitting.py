@@ -117,16 +117,21 @@ def _rows(layer: Linear, parts: int, shape: HeadShape) -> Sequence[int]:
 
 
 def _found(lora: Lora, family: Family, places: Mapping[str, Place]) -> dict[str, Place]:
-    """By the adapter's own names; without what the model ignores, in a checkpoint as here."""
-    found, left_over = dict[str, Place](), list[str]()
+    """By the adapter's own names, none there twice; without what the model ignores of a checkpoint, too."""
+    found, left_over, ignored = dict[str, Place](), list[str](), list[str]()
     for name in lora.changes:
         spelled = name.removeprefix(family.prefix)
-        if spelled in places and _included(lora, name, places[spelled]):
-            found[name] = places[spelled]
-        elif not any(fnmatchcase(f"{spelled}.weight", pattern) for pattern in family.ignored):
-            left_over += [tensor_name(name, DOWN), tensor_name(name, UP)]
-    if left_over:
-        raise WeightsMismatch(lora.path, left_over=left_over)
+        place = places.get(spelled)
+        if place is not None and place not in found.values() and _included(lora, name, place):
+            found[name] = place
+        elif any(fnmatchcase(f"{spelled}.weight", pattern) for pattern in family.ignored):
+            ignored.append(name)
+        else:
+            left_over.append(name)
+    if left_over or not found:
+        names = left_over or ignored
+        tensors = [tensor_name(name, side) for name in names for side in (DOWN, UP)]
+        raise WeightsMismatch(lora.path, left_over=tensors)
     return found
 
 

@@ -334,7 +334,8 @@ NASTY: list[Any] = [
 
 @pytest.mark.parametrize("name", sorted(GenerateParameters.model_json_schema()["properties"]))
 async def test_no_value_breaks_a_parameter_and_every_refusal_names_it(client: AsyncClient, name: str) -> None:
+    refusals = (422, 404) if name == "adapter_id" else (422,)  # no adapter of that name is loaded
     for value in NASTY:
         response = await client.post("/generate", json={"inputs": "hi", "parameters": {name: value}})
-        assert response.status_code in (200, 422), (value, response.text)
+        assert response.status_code in (200, *refusals), (value, response.text)
         assert response.status_code == 200 or name in response.json()["error"], (value, response.text)

@@ -155,6 +155,27 @@ def test_encoders_are_changed_as_peft_changes_them(name: str, tmp_path: Path) ->
     assert error < 1e-4
 
 
+def test_an_adapter_of_nothing_but_the_pooler_changes_nothing_here(tmp_path: Path) -> None:
+    oracle = oracle_of(encoder_configs.CONFIGS["bert, plain"](), transformers.AutoModel)
+    loaded = load_encoder(oracle, tmp_path / "base")
+    adapt(oracle, tmp_path / "lora", target_modules=["pooler.dense"])
+    with pytest.raises(WeightsMismatch, match=r"left-over tensors: .*pooler\.dense"):
+        attach(loaded, read_lora(tmp_path / "lora"), "one")
+
+
+def test_a_module_that_is_there_under_two_names_is_refused(tmp_path: Path) -> None:
+    oracle = oracle_of(DECODERS["gpt2, plain"]())
+    loaded = load_decoder(oracle, tmp_path / "base")
+    adapt(oracle, tmp_path / "lora", target_modules=["c_attn"])
+    path = tmp_path / "lora" / "adapter_model.safetensors"
+    tensors = load_file(path)
+    save_file(
+        tensors | {name.replace("transformer.", ""): tensor.clone() for name, tensor in tensors.items()}, path
+    )
+    with pytest.raises(WeightsMismatch, match=r"left-over tensors: .*c_attn"):
+        attach(loaded, read_lora(tmp_path / "lora"), "one")
+
+
 def test_what_projects_distances_takes_no_change(tmp_path: Path) -> None:
     oracle = oracle_of(
         encoder_configs.CONFIGS["deberta-v2, its own masked-LM head"](), transformers.AutoModel
