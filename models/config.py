@@ -176,6 +176,7 @@ class DecoderConfig(StackConfig):
     head_dim: int
     positions: Learned | Sinusoidal | Rotary | Alibi | Relative
     head: Head
+    unplaced: frozenset[int] = frozenset()  # layers that are not told where tokens are: SmolLM3
     query_key_norm: QueryKeyNorm | None = None
     clip: float | None = None  # queries, keys and values are cut to this magnitude: OLMo
     score_cap: float | None = None  # scores s become cap * tanh(s / cap): Gemma 2

@@ -145,7 +145,7 @@ class Sights(nn.Module):
             kind = -1 if layer in local else 0
             yield LayerContext(
                 plan=plans[kind],
-                rotation=rotations[kind],
+                rotation=None if layer in config.unplaced else rotations[kind],
                 written=written,
                 keys=keys,
                 values=values,

@@ -42,6 +42,7 @@ from models.families import (
     phi3,
     qwen,
     roberta,
+    smollm3,
     stablelm,
     t5,
 )
@@ -88,6 +89,7 @@ FAMILIES: Mapping[str, Family] = {
     "qwen2": qwen.QWEN2,
     "qwen3": qwen.QWEN3,
     "roberta": roberta.FAMILY,
+    "smollm3": smollm3.FAMILY,
     "stablelm": stablelm.FAMILY,
     "t5": t5.FAMILY,
     "xlm-roberta": roberta.FAMILY,

@@ -51,6 +51,7 @@ mistral = partial(build, transformers.MistralConfig)
 ministral = partial(build, transformers.MinistralConfig, head_dim=8)
 qwen2 = partial(build, transformers.Qwen2Config)
 qwen3 = partial(build, transformers.Qwen3Config, head_dim=16)
+smollm3 = partial(build, transformers.SmolLM3Config)
 gemma = partial(build, transformers.GemmaConfig, **GEMMA)
 gemma2 = partial(build, transformers.Gemma2Config, **GEMMA, sliding_window=6)
 gemma3 = partial(build, transformers.Gemma3TextConfig, **GEMMA, sliding_window=6)
@@ -103,6 +104,23 @@ CONFIGS: dict[str, Callable[[], Any]] = {
     "qwen3, biases, tied": qwen3(attention_bias=True, tie_word_embeddings=True, hidden_act="gelu"),
     "qwen3, local layers, YaRN": qwen3(
         use_sliding_window=True, sliding_window=5, max_window_layers=1, rope_parameters=YARN
+    ),
+    "smollm3, plain": smollm3(num_hidden_layers=5),
+    "smollm3, layers by name, biases, untied": smollm3(
+        no_rope_layers=[0, 1, 1],
+        layer_types=KINDS,
+        sliding_window=6,
+        attention_bias=True,
+        mlp_bias=True,
+        tie_word_embeddings=False,
+        rope_parameters=YARN,
+    ),
+    "smollm3, local where not rotated": smollm3(
+        no_rope_layer_interval=2,
+        use_sliding_window=True,
+        sliding_window=6,
+        rms_norm_eps=1e-3,
+        hidden_act="gelu",
     ),
     "gemma, plain": gemma(),
     "gemma, untied, biases": gemma(tie_word_embeddings=False, attention_bias=True, rms_norm_eps=1e-3),

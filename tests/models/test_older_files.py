@@ -37,6 +37,7 @@ FILES: dict[str, dict[str, Any]] = {
     "mistral, window": {"rope_theta": 1_000_000.0, "head_dim": None, "sliding_window": None},
     "qwen2, plain": {"use_sliding_window": False, "sliding_window": 131_072, "max_window_layers": 28},
     "qwen2, upper layers local": {"use_sliding_window": True, "sliding_window": 64, "max_window_layers": 0},
+    "smollm3, plain": {"no_rope_layers": None, "no_rope_layer_interval": 3, "rope_theta": 5_000_000.0},
     "gemma, plain": {"hidden_act": "gelu", "rope_theta": 70.0},
     "gemma2, plain": {"hidden_act": "gelu_pytorch_tanh", "cache_implementation": "hybrid"},
     "gemma3_text, plain": {
