@@ -45,11 +45,15 @@ class Encoder(nn.Module):
         """Encode texts of `lengths` tokens each, laid end to end: tokens [T] -> hidden [T, hidden].
 
         `segments` [T] tell the first text of a pair (0) from the second (1); None: there are no pairs.
-        `mixing`: which tokens run with which adapter. `sum(lengths)` must be T and every length between 1 and
-        the model's context length, or ValueError; so it is where segments are not told apart.
+        `mixing`: which tokens run with which adapter. ValueError where `sum(lengths)` is not T, a length not
+        between 1 and the model's context length, or segments are named that the model does not tell apart.
         """
         if sum(lengths) != len(tokens):
             raise ValueError(f"lengths sum to {sum(lengths)}, but there are {len(tokens)} tokens")
+        if max(lengths, default=0) > self.config.context_length:
+            raise ValueError(
+                f"a text has {max(lengths)} tokens; the model takes {self.config.context_length}"
+            )
         packing = Packing.build(lengths, tokens.device)
         hidden = self.embeddings(tokens, packing.positions, segments)
         for run, context in zip(self._runs(), self.sights.look(packing, mixing), strict=True):

@@ -32,10 +32,11 @@ def read_labels(raw: Mapping[str, Any]) -> tuple[str, ...]:
     if names is None:
         count = whole(raw, "num_labels", whole(raw, "_num_labels", 2))
         return tuple(f"LABEL_{number}" for number in range(count))
-    if not isinstance(names, Mapping) or {*map(str, names)} != {str(number) for number in range(len(names))}:
+    numbers = [str(number) for number in range(len(names))] if isinstance(names, Mapping) else []
+    if not numbers or {*map(str, names)} != set(numbers):
         raise UnsupportedModel(f"`id2label` is {names!r}; names for labels numbered from 0 on were expected")
     by_number = {str(number): str(name) for number, name in names.items()}
-    return tuple(by_number[str(number)] for number in range(len(names)))
+    return tuple(by_number[number] for number in numbers)
 
 
 def read_problem(raw: Mapping[str, Any], labels: int) -> Problem:

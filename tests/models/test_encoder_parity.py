@@ -222,3 +222,5 @@ def test_lengths_that_do_not_cover_the_tokens_are_refused(tmp_path: Path) -> Non
         encoder(torch.arange(4), [3])
     with pytest.raises(ValueError, match="at least one token"):
         encoder(torch.arange(4), [4, 0])
+    with pytest.raises(ValueError, match="a text has 141 tokens; the model takes 140"):
+        encoder(torch.ones(141, dtype=torch.long), [141])

@@ -23,14 +23,7 @@ from tests.models.paged import CPU
 from tests.models.parity import report
 from tests.models.test_encoder_parity import LENGTHS, TEXTS, TOKENS, random_oracle
 
-# One of each family, and those whose heads are put together in another way.
-NAMES = [name for name in CONFIGS if name.endswith(", plain") or name.startswith("modernbert")] + [
-    "deberta-v2, as v3",
-    "deberta-v2, its own masked-LM head",
-    "distilbert, another activation",
-    "electra, another activation",
-]
-SPANS = [name for name in NAMES if not name.startswith("nomic_bert")]  # transformers has none for it
+SPANS = [name for name in CONFIGS if not name.startswith("nomic_bert")]  # transformers has none for it
 
 
 @pytest.fixture(autouse=True)
@@ -68,7 +61,7 @@ def check(name: str, what: str, actual: torch.Tensor, expected: torch.Tensor) ->
 
 
 @pytest.mark.parametrize("labels", [1, 3])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", CONFIGS)
 @torch.inference_mode()
 def test_texts_are_classified_as_by_the_reference(name: str, labels: int, tmp_path: Path) -> None:
     kind = transformers.AutoModelForSequenceClassification
@@ -78,7 +71,7 @@ def test_texts_are_classified_as_by_the_reference(name: str, labels: int, tmp_pa
     assert (head.task, len(head.labels)) == (HeadTask.SEQUENCE, labels)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", CONFIGS)
 @torch.inference_mode()
 def test_tokens_are_classified_as_by_the_reference(name: str, tmp_path: Path) -> None:
     kind = transformers.AutoModelForTokenClassification
@@ -217,7 +210,7 @@ def test_labels_are_named_in_order(raw: Mapping[str, Any], labels: tuple[str, ..
     assert read_labels(raw) == labels
 
 
-@pytest.mark.parametrize("names", [{"1": "a", "2": "b"}, ["a", "b"], {"x": "a"}])
+@pytest.mark.parametrize("names", [{"1": "a", "2": "b"}, ["a", "b"], {"x": "a"}, {}])
 def test_labels_without_their_numbers_are_refused(names: Any) -> None:
     with pytest.raises(UnsupportedModel, match="numbered from 0 on"):
         read_labels({"id2label": names})
