@@ -30,9 +30,9 @@ class Transformed(nn.Module):
         self.norm = None if head.norm is None else build_norm(head.norm, size, config.norm_eps)
         self._activate = None if activation is None else FUNCTIONS[activation]
 
-    def transformed(self, rows: Tensor) -> Tensor:
+    def transformed(self, rows: Tensor, mixing: Mixing | None = None) -> Tensor:
         if self.transform is not None and self._activate is not None:
-            rows = self._activate(self.transform(rows))
+            rows = self._activate(self.transform(rows, mixing))
         return rows if self.norm is None else self.norm(rows)
 
 
@@ -48,9 +48,9 @@ class MaskedLMHead(Transformed):
         self.words = words
         self.bias = nn.Parameter(torch.zeros(config.vocab_size)) if head.bias else None
 
-    def forward(self, hidden: Tensor) -> Tensor:
-        """hidden [R, hidden] -> logits [R, vocab], float32."""
-        return project(self.transformed(hidden), self.words.weight, self.bias).float()
+    def forward(self, hidden: Tensor, mixing: Mixing | None = None) -> Tensor:
+        """hidden [R, hidden] -> logits [R, vocab], float32. `mixing`: which rows run with which adapter."""
+        return project(self.transformed(hidden, mixing), self.words.weight, self.bias).float()
 
 
 class ScoringHead(Transformed):
@@ -86,7 +86,7 @@ class MaskedLM(nn.Module):
         `segments` and `mixing` as `Encoder.forward` takes them.
         """
         hidden = self.encoder(tokens, lengths, segments, mixing)
-        return self.head(hidden.index_select(0, rows))
+        return self.head(hidden.index_select(0, rows), None if mixing is None else mixing.at(rows))
 
 
 class TextScores(nn.Module):

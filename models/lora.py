@@ -9,7 +9,7 @@ from torch import nn
 from models.layers.linear import Linear
 from models.layers.lora import LowRank
 from models.loading import LoadedDecoder, LoadedEncoder
-from models.lora_fitting import HEAD, fit
+from models.lora_fitting import HEAD, TRANSFORM, fit
 from models.lora_folder import Lora
 
 
@@ -45,6 +45,11 @@ def _layers(model: LoadedDecoder | LoadedEncoder) -> Iterator[tuple[str, Linear]
         for path, layer in stack.named_modules():
             if isinstance(layer, Linear) and (path == HEAD or path.startswith("blocks.")):
                 yield path, layer
+    transform = (
+        model.masked_lm.head.transform if isinstance(model, LoadedEncoder) and model.masked_lm else None
+    )
+    if transform is not None:
+        yield TRANSFORM, transform
 
 
 def _stacks(model: LoadedDecoder | LoadedEncoder) -> list[nn.Module]:

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.config import DecoderConfig, EncoderConfig
+from models.config import DecoderConfig, EncoderConfig, HeadTask
 from models.errors import UnsupportedModel, WeightsMismatch
 from models.families.naming import Either, Family, Layout, Source, Stored
 from models.families.registry import FAMILIES
@@ -25,7 +25,8 @@ from models.layouts import HeadShape, lay_out
 from models.lora_folder import DOWN, UP, Change, Lora, tensor_name
 from models.positions import Disentangled
 
-HEAD = "head.linear"
+HEAD = "head.linear"  # of a decoder
+TRANSFORM = "head.transform"  # of an encoder that fills masks
 
 _NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
 
@@ -63,7 +64,8 @@ def _family(config: DecoderConfig | EncoderConfig) -> Family:
     """That of its Hugging Face folders, also where the weights came from a GGUF file."""
     if config.architecture not in FAMILIES:
         raise UnsupportedModel(f"adapters are not supported for {config.architecture}")
-    return FAMILIES[config.architecture]
+    family = FAMILIES[config.architecture]
+    return replace(family, names={**family.names, **family.heads.get(HeadTask.MASKED_LM, {})})
 
 
 def _places(family: Family, shape: HeadShape, layers: Mapping[str, Linear]) -> dict[str, Place]:
@@ -157,13 +159,17 @@ def _check(lora: Lora, family: Family, places: Mapping[str, Place], found: Mappi
 def _missing(
     lora: Lora, family: Family, places: Mapping[str, Place], found: Mapping[str, Place]
 ) -> Iterator[str]:
-    """What the adapter says that it changes, and does not; in the spelling that it has for a layer."""
+    """What the adapter says that it changes, and does not; in the spelling that it has for a layer.
+
+    It may have been trained on the model without a head for masks.
+    """
     prefix = family.prefix if any(name.startswith(family.prefix) for name in found) else ""
     spellings = {place.path: place.spelling for place in found.values()}
     for spelled, place in places.items():
         name = prefix + spelled
         spelling = spellings.get(place.path, 0)
-        if place.spelling == spelling and name not in found and _included(lora, name, place):
+        expected = place.spelling == spelling and place.path != TRANSFORM
+        if expected and name not in found and _included(lora, name, place):
             yield name
 
 

@@ -35,6 +35,11 @@ class Mixing:
         found = tuple((name, torch.tensor(some, device=device)) for name, some in rows.items() if some)
         return cls(found) if found else None
 
+    def at(self, rows: Tensor) -> Mixing:
+        """The same of some rows only, by their indices [R], which are numbered anew."""
+        places = ((name, torch.isin(rows, theirs).nonzero().flatten()) for name, theirs in self.rows)
+        return Mixing(tuple((name, some) for name, some in places if len(some)))
+
     def add(self, changes: Changes, input: Tensor, output: Tensor) -> None:
         """Add to a layer's `output` [T, out], in place, what the adapters of `input` [T, in] change.
 

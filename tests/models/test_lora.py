@@ -155,6 +155,25 @@ def test_encoders_are_changed_as_peft_changes_them(name: str, tmp_path: Path) ->
     assert error < 1e-4
 
 
+@torch.inference_mode()
+def test_the_head_for_masks_is_changed_in_the_rows_of_masks_only(tmp_path: Path) -> None:
+    oracle = oracle_of(encoder_configs.CONFIGS["bert, plain"](), transformers.AutoModelForMaskedLM)
+    loaded = load_encoder(oracle, tmp_path / "base")
+    adapted = adapt(oracle, tmp_path / "lora")
+    attach(loaded, read_lora(tmp_path / "lora"), "one")
+    assert loaded.masked_lm is not None
+    assert loaded.masked_lm.head.transform is not None
+    assert loaded.masked_lm.head.transform.changes.keys() == {"one"}
+    lengths = [len(text) for text in SHORT.values()]
+    tokens = torch.tensor([token for text in SHORT.values() for token in text])
+    rows = torch.tensor([lengths[0] + 1, 3, 0])  # of the texts c, a and a
+    plain = loaded.masked_lm(tokens, lengths, rows)
+    mixed = loaded.masked_lm(tokens, lengths, rows, mixing=Mixing.of([("one", lengths[0])], CPU))
+    expected = adapted(torch.tensor([SHORT["a"]])).logits[0, [3, 0]]
+    torch.testing.assert_close(mixed[1:], expected, atol=1e-4, rtol=0)
+    assert torch.equal(mixed[0], plain[0])
+
+
 def test_an_adapter_of_nothing_but_the_pooler_changes_nothing_here(tmp_path: Path) -> None:
     oracle = oracle_of(encoder_configs.CONFIGS["bert, plain"](), transformers.AutoModel)
     loaded = load_encoder(oracle, tmp_path / "base")
