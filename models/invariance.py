@@ -7,18 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from enum import Enum
 from functools import cache
 
 import torch
 from torch import Tensor
 
-from models.config import Activation, DecoderConfig, Head, Mlp, Norm
+from models.config import Activation, Config, DecoderConfig, EncoderConfig, Head, Mlp, Norm, Seq2SeqConfig
 from models.decoder import Decoder
 from models.filling import materialize
 from models.kv_cache import KVCache
 from models.layers.linear import prepack
 from models.ops.paging import Paging
-from models.positions import Alibi, Rotary
+from models.positions import Alibi, Relative, Rotary
 
 _CPU = torch.device("cpu")
 _TEXTS = 3
@@ -40,8 +41,21 @@ _CONFIG = DecoderConfig(
     positions=Rotary(),
     head=Head.TIED,
 )
-# Attention has kernels of its own for capped scores, and for a bias: a float32 mask beside bfloat16.
-_CONFIGS = (_CONFIG, replace(_CONFIG, score_cap=2.0), replace(_CONFIG, positions=Alibi()))
+
+
+class Scores(Enum):
+    """What is done to the scores of attention: each has kernels of its own, so each is tried by itself."""
+
+    PLAIN = "plain"
+    CAPPED = "capped"
+    BIASED = "biased"  # by a float32 mask, be the rest bfloat16
+
+
+_CONFIGS = {
+    Scores.PLAIN: _CONFIG,
+    Scores.CAPPED: replace(_CONFIG, score_cap=2.0),
+    Scores.BIASED: replace(_CONFIG, positions=Alibi()),
+}
 
 # A plan has steps; a step says how many tokens of which text are computed. Text 0 is the one looked at.
 _Plan = Sequence[Mapping[int, int]]
@@ -50,17 +64,25 @@ _IN_PIECES: _Plan = [{0: count} for count in (1, 2, 5, 62, 80)]
 _AMONG_OTHERS: _Plan = [{1: 7, 0: 129, 2: 65}, {0: 1, 1: 1}, {2: 1, 0: 1, 1: 30}, {1: 3, 0: 18}, {0: 1, 2: 1}]
 
 
+def scores_of(config: Config) -> Scores:
+    """What that model does to its scores; of an encoder-decoder both halves do alike."""
+    if isinstance(config, Seq2SeqConfig):
+        return scores_of(config.decoder)
+    if isinstance(config, EncoderConfig):
+        return Scores.PLAIN if config.relative is None else Scores.BIASED
+    if config.score_cap is not None:
+        return Scores.CAPPED
+    return Scores.BIASED if isinstance(config.positions, Alibi | Relative) else Scores.PLAIN
+
+
 @cache
-def keeps_its_bits(dtype: torch.dtype) -> bool:
+def keeps_its_bits(dtype: torch.dtype, scores: Scores = Scores.PLAIN) -> bool:
     """Compute a text on the CPU at once, in pieces, and among others: True where every logit is the same.
 
-    The decoders have one layer, and are prepared as those that are loaded; 50 ms each, more at first use. False
-    is proof. True is evidence: another shape of weights might still meet a kernel that these do not.
+    The decoder has one layer, and is prepared as those that are loaded; 50 ms, more at first use. False is
+    proof. True is evidence: another shape of weights might still meet a kernel that this one does not.
     """
-    return all(_keeps_its_bits(_decoder(config, dtype), dtype) for config in _CONFIGS)
-
-
-def _keeps_its_bits(decoder: Decoder, dtype: torch.dtype) -> bool:
+    decoder = _decoder(_CONFIGS[scores], dtype)
     alone, *others = (_Trial(decoder, dtype).run(plan) for plan in (_ALONE, _IN_PIECES, _AMONG_OTHERS))
     return all(torch.equal(alone, other) for other in others)
 

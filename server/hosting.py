@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from models.config import DecoderConfig
+from models.invariance import scores_of
 from models.kv_cache import KVCache
 from models.loading import LoadedDecoder, LoadedEncoder, LoadedSeq2Seq, load
 from models.numerics import numerics
@@ -180,7 +181,7 @@ class Host:
             dtype=str(self.dtype).removeprefix("torch."),
             device=self.device.type,
             fingerprint=combine(weights.fingerprint, self.computing),
-            batch_invariant=is_batch_invariant(self.device, self.dtype),
+            batch_invariant=is_batch_invariant(self.device, self.dtype, scores_of(weights.config)),
         )
 
 

@@ -1,4 +1,4 @@
-"""ModernBERT (Warner et al. 2024, arXiv 2412.13663): pre-norm, rotary, gated; most layers see what is near."""
+"""ModernBERT (Warner et al. 2024, arXiv 2412.13663): pre-norm, rotary, gated; most layers see the near."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from models.config import Activation, Bias, DecoderConfig, Head, Local, Mlp, Norm, QueryKeyNorm, Residual
 from models.decoder import Decoder
-from models.invariance import keeps_its_bits
+from models.invariance import Scores, keeps_its_bits, scores_of
 from models.layers.linear import Linear, prepack, project
 from models.positions import Alibi, Learned, Rotary
 from server.execution.device import is_batch_invariant
@@ -319,8 +319,16 @@ def test_a_plain_layer_learns_from_every_row_and_from_no_other() -> None:
 @pytest.mark.skipif(
     not torch.cpu._is_avx512_bf16_supported(), reason="only there is it known that everything holds"
 )
-def test_the_law_is_claimed_where_the_tests_above_hold_it() -> None:
-    assert [is_batch_invariant(CPU, dtype) for dtype in DTYPES] == [True, True]
+@pytest.mark.parametrize("scores", Scores)
+def test_the_law_is_claimed_where_the_tests_above_hold_it(scores: Scores) -> None:
+    assert [is_batch_invariant(CPU, dtype, scores) for dtype in DTYPES] == [True, True]
+
+
+def test_what_is_tried_is_what_a_model_does_to_its_scores() -> None:
+    tried = {config.architecture: scores_of(config) for config in CONFIGS}
+    assert tried["gemma2"] is Scores.CAPPED
+    assert tried["bloom"] is Scores.BIASED
+    assert {tried[name] for name in ("llama", "gpt2", "mistral", "qwen3")} == {Scores.PLAIN}
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float64], ids=["float16", "float64"])
@@ -347,6 +355,6 @@ def test_kernels_that_depend_on_the_batch_are_found_by_trying(monkeypatch: pytes
     keeps_its_bits.cache_clear()
     monkeypatch.setattr("models.decoder.project", depends_on_company)
     try:
-        assert not keeps_its_bits(torch.float32)
+        assert not any(keeps_its_bits(torch.float32, scores) for scores in Scores)
     finally:
         keeps_its_bits.cache_clear()
