@@ -170,7 +170,8 @@ def test_packed_texts_do_not_see_each_other() -> None:
     torch.manual_seed(0)
     lengths = [3, 40, 1, 33, 64]
     query, key, value = (torch.randn(sum(lengths), HEADS, SIZE) for _ in range(3))
-    attended = packed.attend(query, key, value, Packing.build(lengths, CPU)).split_with_sizes(lengths)
+    whole = packed.plan(Packing.build(lengths, CPU), packed.Sight(scale=SIZE**-0.5))
+    attended = packed.attend(query, key, value, whole).split_with_sizes(lengths)
     texts = zip(*(tensor.split_with_sizes(lengths) for tensor in (query, key, value)), strict=True)
     for part, (q, k, v) in zip(attended, texts, strict=True):
         weights = (torch.einsum("qhd,khd->hqk", q, k) / math.sqrt(SIZE)).softmax(-1)
