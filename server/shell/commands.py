@@ -1,4 +1,4 @@
-"""The commands that talk to a running server: `generate`, `chat`, `fill-mask`, `verify`, `bench`.
+"""The commands that talk to a running server: what may be typed, and what each of them does.
 
 They need the client, a distribution of its own, and import it only when one of them runs.
 """
@@ -7,40 +7,32 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import signal
 import sys
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from server.shell import flags
 from server.shell.conversation import Conversation, converse
-from server.shell.terminal import complain, printable, show, text_of
+from server.shell.running import Differs, client_missing, run
+from server.shell.terminal import printable, show, text_of
 
 if TYPE_CHECKING:
+    from server.shell.running import Talk
     from triptych_client import Client, Generation, MaskCandidate, Stream
 
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
-    Talk = Callable[[Client, argparse.Namespace], None]
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 
 
-class Differs(Exception):
-    """A receipt's text came out otherwise, or could not be vouched for."""
-
-
 def add_commands(subparsers: Subparsers) -> None:
-    """Adds the five commands. Each sets `run`, which takes the parsed arguments and returns the exit status.
-
-    0; 1 where the server failed, refused or is not there; 2 for a mistaken call or a missing client; 130
-    after Ctrl-C; 141 where nobody reads the output any more.
-    """
+    """Adds all of them. Each sets `run`: from the parsed arguments to the exit status of `running.run`."""
     _add_generate(subparsers)
     _add_chat(subparsers)
     _add_fill_mask(subparsers)
+    _add_summarize(subparsers)
+    _add_translate(subparsers)
     _add_verify(subparsers)
     _add_bench(subparsers)
 
@@ -78,6 +70,31 @@ def _add_fill_mask(subparsers: Subparsers) -> None:
     parser.add_argument("--json", action="store_true", help="a list of candidates for each mask")
 
 
+def _add_summarize(subparsers: Subparsers) -> None:
+    parser = _add_command(subparsers, "summarize", "say briefly what a text says", _summarize)
+    _add_rewriting(parser)
+
+
+def _add_translate(subparsers: Subparsers) -> None:
+    parser = _add_command(subparsers, "translate", "say a text in another language", _translate)
+    parser.add_argument(
+        "--from", dest="src_lang", metavar="LANGUAGE", help="of the text, as the model calls it: en, en_XX"
+    )
+    parser.add_argument("--to", dest="tgt_lang", metavar="LANGUAGE", help="to translate into: de, de_DE")
+    _add_rewriting(parser)
+
+
+def _add_rewriting(parser: argparse.ArgumentParser) -> None:
+    """What both take: a text, and how its answer is written."""
+    parser.add_argument("text", nargs="?", default="-", help="the text; absent or -: standard input")
+    parser.add_argument("--truncate", action="store_true", help="cut a text that is too long at its end")
+    parser.add_argument(
+        "--clean-up-spaces", action="store_true", help="take back spaces before punctuation in the answer"
+    )
+    flags.add_text_flags(parser, max_new_tokens=None)
+    parser.add_argument("--json", action="store_true", help="the answer as one object")
+
+
 def _add_verify(subparsers: Subparsers) -> None:
     parser = _add_command(subparsers, "verify", "make a text again from its receipt, and compare", _verify)
     parser.add_argument("receipt", metavar="FILE", help="the receipt; - reads it from standard input")
@@ -100,39 +117,18 @@ def _add_command(subparsers: Subparsers, name: str, summary: str, talk: Talk) ->
     parser = subparsers.add_parser(name, help=summary, description=f"{summary}, by a running server")
     parser.add_argument("--url", default=DEFAULT_URL, help="where the server is (%(default)s)")
     parser.add_argument("--timeout", type=float, default=120.0, help="longest silence, in seconds (120)")
-    parser.set_defaults(run=lambda args: _run(name, talk, args))
+    parser.set_defaults(run=lambda args: run(name, talk, args))
     return parser
 
 
 # What is done.
 
 
-def _run(name: str, talk: Talk, args: argparse.Namespace) -> int:
-    try:
-        from triptych_client import Client, TriptychError
-    except ModuleNotFoundError as missing:
-        return _client_missing(name, missing)
-    try:
-        with Client(args.url, timeout=args.timeout) as client:
-            talk(client, args)
-    except ValueError as error:
-        return complain(name, error, status=2)
-    except (TriptychError, Differs) as error:
-        return complain(name, error, status=1)
-    except KeyboardInterrupt:
-        return 130
-    except BrokenPipeError:
-        return _stop_printing()
-    except OSError as error:  # a file that is not there
-        return complain(name, error, status=2)
-    return 0
-
-
 def _bench(args: argparse.Namespace) -> int:
     try:
         from triptych_client.bench.command import main
     except ModuleNotFoundError as missing:
-        return _client_missing("bench", missing)
+        return client_missing("bench", missing)
     return main(args.arguments, program="triptych bench")
 
 
@@ -199,6 +195,32 @@ def _print_candidates(candidates: list[MaskCandidate]) -> None:
         print(printable(f"{candidate.score:8.4f}  {candidate.token_str:<{width}}  {candidate.sequence}"))
 
 
+def _summarize(client: Client, args: argparse.Namespace) -> None:
+    [summary] = client.summarize(
+        text_of(args.text),
+        truncate=args.truncate,
+        clean_up_spaces=args.clean_up_spaces,
+        **flags.text_options(args),
+    )
+    _print_text(summary, as_json=args.json)
+
+
+def _translate(client: Client, args: argparse.Namespace) -> None:
+    [translation] = client.translate(
+        text_of(args.text),
+        src_lang=args.src_lang,
+        tgt_lang=args.tgt_lang,
+        truncate=args.truncate,
+        clean_up_spaces=args.clean_up_spaces,
+        **flags.text_options(args),
+    )
+    _print_text(translation, as_json=args.json)
+
+
+def _print_text(text: str, *, as_json: bool) -> None:
+    print(json.dumps({"text": text}, indent=2) if as_json else printable(text))
+
+
 def _chat(client: Client, args: argparse.Namespace) -> None:
     conversation = Conversation(client, flags.options(args), system=args.system)
     if args.question is None:
@@ -209,16 +231,3 @@ def _chat(client: Client, args: argparse.Namespace) -> None:
     else:
         conversation.ask(text_of(args.question))
         print()
-
-
-def _client_missing(name: str, missing: ModuleNotFoundError) -> int:
-    if missing.name not in ("triptych_client", "httpx"):
-        raise missing
-    print(f"triptych {name} needs the client; type: pip install -e clients/python", file=sys.stderr)
-    return 2
-
-
-def _stop_printing() -> int:
-    """Whoever read our output, `head` for one, has seen enough. Python would complain again at its exit."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 128 + signal.SIGPIPE

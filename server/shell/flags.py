@@ -1,4 +1,4 @@
-"""How to generate, as flags of the shell commands: `triptych generate` and `chat`."""
+"""How to generate, as flags of the shell commands: `triptych generate`, `chat`, `summarize`, `translate`."""
 
 from __future__ import annotations
 
@@ -8,19 +8,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from triptych_client import Options
+    from triptych_client import Options, TextOptions
+
+EARLY_STOPPING: dict[str, Any] = {"true": True, "false": False, "never": "never"}
 
 
-def add_flags(parser: argparse.ArgumentParser, *, max_new_tokens: int) -> None:
-    """Adds the flags that `options` reads; `max_new_tokens` is for a call that gives none."""
+def add_text_flags(parser: argparse.ArgumentParser, *, max_new_tokens: int | None) -> None:
+    """Adds the flags that `text_options` reads; `max_new_tokens` is for a call that gives none, if any is."""
+    usual = "as the model's folder says" if max_new_tokens is None else max_new_tokens
     parser.add_argument(
-        "--max-new-tokens", type=int, default=max_new_tokens, help="tokens at most (%(default)s)"
+        "--max-new-tokens", type=int, default=max_new_tokens, help=f"tokens at most ({usual})"
     )
     parser.add_argument("--stop", action="append", help="end before this string; may be given several times")
     parser.add_argument("--ignore-eos", action="store_true", help="go on when the model would end")
     parser.add_argument("--deadline", type=float, help="seconds after which the text ends where it stands")
-    parser.add_argument("--model", help="which of the loaded models")
+    parser.add_argument("--model", help="which of the loaded models, or of their adapters")
     _add_choosing(parser.add_argument_group("how tokens are chosen"))
+    _add_search(parser.add_argument_group("beam search"))
+
+
+def add_flags(parser: argparse.ArgumentParser, *, max_new_tokens: int) -> None:
+    """Adds the flags that `options` reads; `max_new_tokens` is for a call that gives none."""
+    add_text_flags(parser, max_new_tokens=max_new_tokens)
     _add_shapes(parser.add_argument_group("what the text must be").add_mutually_exclusive_group())
 
 
@@ -40,6 +49,17 @@ def _add_choosing(group: argparse._ArgumentGroup) -> None:
     )
 
 
+def _add_search(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--num-beams", type=int, help="follow so many texts, and take the most probable")
+    group.add_argument("--length-penalty", type=float, help="above 0, long texts win")
+    group.add_argument(
+        "--early-stopping",
+        type=_early_stopping,
+        metavar="true|false|never",
+        help="end at so many whole texts, or once better is unlikely (false), or impossible (never)",
+    )
+
+
 def _add_shapes(group: argparse._MutuallyExclusiveGroup) -> None:
     group.add_argument("--json-schema", type=_text_of, metavar="FILE", help="JSON that obeys this schema")
     group.add_argument("--regex", help="what this regular expression matches")
@@ -47,26 +67,45 @@ def _add_shapes(group: argparse._MutuallyExclusiveGroup) -> None:
     group.add_argument("--grammar", type=_text_of, metavar="FILE", help="what this Lark grammar derives")
 
 
-def options(args: argparse.Namespace) -> Options:
-    """What was typed, as the client takes it."""
+def text_options(args: argparse.Namespace) -> TextOptions:
+    """What was typed of the flags of `add_text_flags`, as the client takes it."""
     return {
         "max_new_tokens": args.max_new_tokens,
         "temperature": args.temperature,
         "top_k": args.top_k,
         "top_p": args.top_p,
         "min_p": args.min_p,
+        "num_beams": args.num_beams,
+        "length_penalty": args.length_penalty,
+        "early_stopping": args.early_stopping,
         "repetition_penalty": args.repetition_penalty,
         "seed": args.seed,
         "stop": args.stop,
         "ignore_eos": args.ignore_eos or None,
         "timeout_s": args.deadline,
         "model": args.model,
+        "extra": dict(args.set) if args.set else None,
+    }
+
+
+def options(args: argparse.Namespace) -> Options:
+    """What was typed of the flags of `add_flags`, as the client takes it."""
+    return {
+        **text_options(args),
         "json_schema": args.json_schema,
         "regex": args.regex,
         "choices": args.choice,
         "grammar": args.grammar,
-        "extra": dict(args.set) if args.set else None,
+        "n": None,  # these three are no flags of every command
+        "top_logprobs": None,
+        "receipt": None,
     }
+
+
+def _early_stopping(argument: str) -> Any:
+    if argument not in EARLY_STOPPING:
+        raise argparse.ArgumentTypeError("must be true, false or never")
+    return EARLY_STOPPING[argument]
 
 
 def _setting(argument: str) -> tuple[str, Any]:

@@ -5,15 +5,26 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
 from server.api.app import create_app
 from server.errors import EngineFailed, NotReady, Overloaded
-from server.request import GenerateRequest, Grammar, GrammarKind
+from server.request import Beams, EarlyStopping, GenerateRequest, Grammar, GrammarKind
+from server.text.generation_defaults import GenerationDefaults
 from tests.api.live import live_server
-from tests.fakes import FakeEngine
-from triptych_client import Client, InvalidRequest, NotFound, Options, Piece, RequestFailed, ServerFailed
+from tests.fakes import DECODER, TRANSLATOR, FakeEngine
+from triptych_client import (
+    Client,
+    InvalidRequest,
+    NotFound,
+    Options,
+    Piece,
+    RequestFailed,
+    ServerFailed,
+    TextOptions,
+)
 from triptych_client import NotReady as ClientNotReady
 from triptych_client import Overloaded as ClientOverloaded
 from triptych_client.bench import Plan, measure, openai_completions, summarize, tgi
@@ -174,8 +185,87 @@ def test_texts_are_embedded(client: Client) -> None:
     assert client.embed(["one", "two"], normalize=False, truncate=True) == [[0.5, -0.25]] * 2
 
 
+def test_a_beam_search_is_understood(client: Client, engine: FakeEngine) -> None:
+    options: Options = {"num_beams": 4, "length_penalty": 2.0, "early_stopping": "never"}
+    assert client.generate("a", **options).text == client.chat("a", **options).text == "Hello!"
+    *_, last = client.stream("a", **options)
+    assert last.result is not None
+    beams = Beams(width=4, length_penalty=2.0, early_stopping=EarlyStopping.NEVER)
+    for asked in engine.asked:
+        assert isinstance(asked, GenerateRequest)
+        assert (asked.beams, asked.sampling.greedy) == (beams, True)
+    with pytest.raises(InvalidRequest, match="`top_k` and `num_beams` exclude each other"):
+        client.generate("a", top_k=3, num_beams=4)
+
+
+@pytest.fixture
+def translator() -> FakeEngine:
+    return FakeEngine(cards=(TRANSLATOR,))
+
+
+@pytest.fixture
+def rewriting(translator: FakeEngine) -> Iterator[Client]:
+    """A client of a server with an encoder-decoder."""
+    with live_server(create_app(translator)) as url, Client(url) as client:
+        yield client
+
+
+def test_texts_are_summarized_as_the_folder_says_or_the_caller(
+    rewriting: Client, translator: FakeEngine
+) -> None:
+    translator.defaults = GenerationDefaults(num_beams=2, max_length=9)
+    assert rewriting.summarize("one") == ["Hello!"]
+    assert rewriting.summarize(["one", "two"], num_beams=4, max_new_tokens=3, truncate=True) == ["Hello!"] * 2
+    usual, *chosen = (asked for asked in translator.asked if isinstance(asked, GenerateRequest))
+    assert (usual.beams, usual.max_new_tokens, usual.truncate) == (Beams(width=2), 8, None)
+    for asked in chosen:
+        assert (asked.beams, asked.max_new_tokens, asked.truncate) == (Beams(width=4), 3, 32)
+
+
+def test_every_option_of_a_translation_is_understood(rewriting: Client, translator: FakeEngine) -> None:
+    translator.spoken = ("en_XX", "de_DE")
+    options: TextOptions = {
+        "max_new_tokens": 9,
+        "temperature": 0.5,
+        "top_k": 9,
+        "top_p": 0.9,
+        "min_p": 0.1,
+        "repetition_penalty": 1.5,
+        "seed": 7,
+        "stop": "never",
+        "ignore_eos": True,
+        "model": "t5",
+        "priority": 3,
+        "timeout_s": 60,
+        "extra": {"min_tokens": 2},
+    }
+    rewriting.translate("a", src_lang="en_XX", tgt_lang="de_DE", clean_up_spaces=True, **options)
+    (asked,) = translator.asked
+    assert isinstance(asked, GenerateRequest)
+    assert (asked.source_language, asked.target_language) == ("en_XX", "de_DE")
+    assert (asked.stop, asked.ignore_eos, asked.max_new_tokens) == (("never",), True, 9)
+    assert (asked.terms.priority, asked.terms.timeout_s) == (3, 60)
+    sampling = asked.sampling
+    assert (sampling.temperature, sampling.top_k, sampling.top_p, sampling.min_p) == (0.5, 9, 0.9, 0.1)
+    assert (sampling.repetition_penalty, sampling.seed, sampling.min_new_tokens) == (1.5, 7, 2)
+
+
+def test_a_task_that_no_model_can_do_is_refused(client: Client) -> None:
+    with pytest.raises(RequestFailed, match="no loaded model can do translation"):
+        client.translate("a", tgt_lang="de")
+
+
 def test_what_is_loaded_is_listed(client: Client) -> None:
     assert [card.name for card in client.models()] == ["gpt", "org/bert"]
+
+
+def test_an_adapter_is_chosen_by_name_as_a_model_is() -> None:
+    engine = FakeEngine(cards=(replace(DECODER, adapters=("sql",)),))
+    with live_server(create_app(engine)) as url, Client(url) as client:
+        assert [(card.name, card.parent) for card in client.models()] == [("gpt", None), ("sql", "gpt")]
+        client.generate("a", model="sql")
+        client.chat("a", model="sql")
+    assert [asked.model for asked in engine.asked] == ["sql", "sql"]
 
 
 def test_probes_tell_the_truth(client: Client, engine: FakeEngine) -> None:

@@ -187,6 +187,29 @@ def test_a_chat_streams_deltas_and_ends_with_the_whole(connect: Connect, server:
     )
 
 
+def test_a_beam_search_is_asked_for_in_every_dialect(connect: Connect, server: ScriptedServer) -> None:
+    choice = {"message": {"role": "assistant", "content": "x"}, "finish_reason": "stop"}
+    server.on("/generate", says({"generated_text": "x"}))
+    server.on("/generate_stream", streams(UPON))
+    server.on("/v1/chat/completions", says({"choices": [choice]}))
+    search = {"num_beams": 4, "length_penalty": 2.0, "early_stopping": "never"}
+    caller = connect(server.url)
+    caller.call("generate", "a", **search)
+    list(caller.pieces("stream", "a", **search))
+    caller.call("chat", "a", **search)
+    generated, streamed, chatted = (asked.body for asked in server.asked)
+    assert generated["parameters"] == streamed["parameters"] == {**search, "details": True}
+    assert {name: chatted[name] for name in search} == search
+
+
+def test_what_contradicts_beams_is_sent_alone_for_the_server_to_name(
+    connect: Connect, server: ScriptedServer
+) -> None:
+    server.on("/generate", says({"generated_text": "x"}))
+    connect(server.url).call("generate", "a", num_beams=4, top_k=3)
+    assert server.asked[0].body["parameters"] == {"num_beams": 4, "top_k": 3, "details": True}
+
+
 # Scores, several texts, receipts.
 
 TIME = {"id": 5, "text": " time", "logprob": -0.25, "special": False}
@@ -323,6 +346,59 @@ def test_a_receipt_is_verified(
     assert server.asked[0].body == {"receipt": {"hash": "0"}, "model": "m", "force": False}
 
 
+# What encoder-decoders do.
+
+
+@pytest.mark.parametrize(
+    ("method", "name"), [("summarize", "summary_text"), ("translate", "translation_text")]
+)
+def test_a_task_answers_with_a_text_for_each(
+    connect: Connect, server: ScriptedServer, method: str, name: str
+) -> None:
+    server.on(f"/{method}", says([{name: "one"}]), says([{name: "one"}, {name: "two"}]))
+    caller = connect(server.url)
+    assert caller.call(method, "a text") == ["one"]
+    assert caller.call(method, ("a text", "another")) == ["one", "two"]
+    assert server.asked[0].body == {"inputs": ["a text"], "parameters": {"generate_parameters": {}}}
+    assert server.asked[1].body["inputs"] == ["a text", "another"]
+
+
+def test_how_a_task_writes_lies_apart_from_what_it_is_and_how_it_stands(
+    connect: Connect, server: ScriptedServer
+) -> None:
+    server.on("/translate", says([{"translation_text": "x"}]))
+    connect(server.url).call(
+        "translate",
+        "a",
+        src_lang="en_XX",
+        tgt_lang="de_DE",
+        truncate=True,
+        clean_up_spaces=True,
+        max_new_tokens=9,
+        num_beams=4,
+        temperature=0,
+        stop=".",
+        priority=1,
+        timeout_s=0.5,
+        model="m",
+        extra={"min_length": 3},
+    )
+    written = {"max_new_tokens": 9, "num_beams": 4, "temperature": 0, "stop": ["."], "min_length": 3}
+    assert server.asked[0].body == {
+        "inputs": ["a"],
+        "model": "m",
+        "parameters": {
+            "src_lang": "en_XX",
+            "tgt_lang": "de_DE",
+            "truncation": "only_first",
+            "clean_up_tokenization_spaces": True,
+            "priority": 1,
+            "timeout": 0.5,
+            "generate_parameters": written,
+        },
+    }
+
+
 # What encoders do, and what is loaded.
 
 CAPITAL = {"score": 0.8, "token": 5, "token_str": "capital", "sequence": "the capital"}
@@ -358,11 +434,15 @@ def test_embed_returns_a_vector_for_each_text(connect: Connect, server: Scripted
     assert server.asked[1].body == body
 
 
-def test_models_lists_what_is_loaded(connect: Connect, server: ScriptedServer) -> None:
+def test_models_lists_what_is_loaded_and_whose_adapters(connect: Connect, server: ScriptedServer) -> None:
     card = {"id": "SmolLM2", "object": "model", "created": 1, "owned_by": "triptych"}
-    server.on("/v1/models", says({"object": "list", "data": [card]}))
+    adapter = card | {"id": "sql", "parent": "SmolLM2"}
+    server.on("/v1/models", says({"object": "list", "data": [card, adapter]}))
     models = connect(server.url).call("models")
-    assert models == [ModelCard(name="SmolLM2", created=1, owned_by="triptych")]
+    assert models == [
+        ModelCard(name="SmolLM2", created=1, owned_by="triptych"),
+        ModelCard(name="sql", created=1, owned_by="triptych", parent="SmolLM2"),
+    ]
 
 
 @pytest.mark.parametrize(("method", "path"), [("health", "/health"), ("ready", "/ready")])
@@ -398,6 +478,15 @@ def test_the_key_is_sent_as_a_bearer_token_and_the_client_names_itself(
 def test_an_unknown_option_is_named_before_anything_is_sent(connect: Connect, server: ScriptedServer) -> None:
     with pytest.raises(TypeError, match="unknown option: temprature; known: max_new_tokens, temperature"):
         connect(server.url).call("generate", "a", temprature=1)
+    assert server.asked == []
+
+
+@pytest.mark.parametrize("method", ["summarize", "translate"])
+def test_options_that_only_generate_has_are_named(
+    connect: Connect, server: ScriptedServer, method: str
+) -> None:
+    with pytest.raises(TypeError, match=r"unknown option: n, receipt; known: .*num_beams"):
+        connect(server.url).call(method, "a", n=2, receipt=True)
     assert server.asked == []
 
 
@@ -598,6 +687,9 @@ def test_leaving_a_stream_hangs_up(connect: Connect, server: ScriptedServer) -> 
         ("/fill-mask", says([{"score": "high"}]), ("fill_mask", "a"), "an object with `score`"),
         ("/embed", says([[0.0], [0.0]]), ("embed", "a"), "a list of 1 vectors"),
         ("/embed", says([0.0]), ("embed", "a"), "a list of 1 vectors"),
+        ("/summarize", says({}), ("summarize", "a"), "a list of 1 objects with `summary_text`"),
+        ("/translate", says([]), ("translate", "a"), "a list of 1 objects with `translation_text`"),
+        ("/translate", says([{"text": "x"}]), ("translate", "a"), "an object with `translation_text`"),
         ("/v1/models", says([]), ("models",), "an object with `data`"),
         ("/v1/chat/completions", says({"choices": []}), ("chat", "a"), "something in `choices`"),
         (

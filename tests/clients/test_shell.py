@@ -161,6 +161,7 @@ def test_deadlines_and_other_parameters_are_sent(server: ScriptedServer) -> None
     [
         (["--json-schema", "/nowhere/schema.json"], "cannot read /nowhere/schema.json: No such file"),
         (["--set", "dry_multiplier"], "must be NAME=VALUE"),
+        (["--early-stopping", "soon"], "argument --early-stopping: must be true, false or never"),
         (["--regex", "a", "--choice", "b"], "not allowed with argument"),
     ],
 )
@@ -233,6 +234,63 @@ def test_fill_mask_as_json(server: ScriptedServer, capsys: pytest.CaptureFixture
     server.on("/fill-mask", says([CAPITAL]))
     assert triptych("fill-mask", "the [MASK]", "--url", server.url, "--json") == 0
     assert json.loads(capsys.readouterr().out) == [[CAPITAL]]
+
+
+# summarize, translate
+
+
+def test_summarize_prints_the_summary(server: ScriptedServer, capsys: pytest.CaptureFixture[str]) -> None:
+    server.on("/summarize", says([{"summary_text": "In short."}]))
+    flags = ["--max-new-tokens", "9", "--num-beams", "4", "--length-penalty", "2", "--early-stopping", "true"]
+    flags += ["--truncate", "--clean-up-spaces", "--deadline", "2.5", "--model", "m", "--set", "min_length=3"]
+    assert triptych("summarize", "A long text", "--url", server.url, *flags) == 0
+    assert capsys.readouterr().out == "In short.\n"
+    written = {
+        "max_new_tokens": 9,
+        "num_beams": 4,
+        "length_penalty": 2.0,
+        "early_stopping": True,
+        "min_length": 3,
+    }
+    assert server.asked[0].body == {
+        "inputs": ["A long text"],
+        "model": "m",
+        "parameters": {
+            "truncation": "only_first",
+            "clean_up_tokenization_spaces": True,
+            "timeout": 2.5,
+            "generate_parameters": written,
+        },
+    }
+
+
+def test_translate_says_from_what_to_what_and_leaves_the_rest_to_the_models_folder(
+    server: ScriptedServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.on("/translate", says([{"translation_text": "Hallo."}]))
+    assert triptych("translate", "Hello.", "--from", "en", "--to", "de", "--url", server.url, "--json") == 0
+    assert json.loads(capsys.readouterr().out) == {"text": "Hallo."}
+    parameters = {"src_lang": "en", "tgt_lang": "de", "generate_parameters": {}}
+    assert server.asked[0].body == {"inputs": ["Hello."], "parameters": parameters}
+
+
+@pytest.mark.parametrize("typed", [["summarize"], ["summarize", "-"], ["translate"], ["translate", "-"]])
+def test_a_text_to_rewrite_may_come_from_standard_input(
+    server: ScriptedServer, monkeypatch: pytest.MonkeyPatch, typed: list[str]
+) -> None:
+    server.on("/summarize", says([{"summary_text": "x"}]))
+    server.on("/translate", says([{"translation_text": "x"}]))
+    monkeypatch.setattr(sys, "stdin", io.StringIO("two\nlines\n"))
+    assert triptych(*typed, "--url", server.url) == 0
+    assert server.asked[0].body["inputs"] == ["two\nlines"]
+
+
+@pytest.mark.parametrize(("typed", "sent"), [("true", True), ("false", False), ("never", "never")])
+def test_generate_searches_with_beams(server: ScriptedServer, typed: str, sent: object) -> None:
+    server.on("/generate_stream", streams(ONCE, UPON))
+    assert triptych("generate", "Hi", "--url", server.url, "--num-beams", "4", "--early-stopping", typed) == 0
+    parameters = {"max_new_tokens": 128, "num_beams": 4, "early_stopping": sent, "details": True}
+    assert server.asked[0].body["parameters"] == parameters
 
 
 # chat
@@ -353,7 +411,10 @@ def test_a_refusal_does_not_end_the_conversation(
 # What goes wrong.
 
 
-@pytest.mark.parametrize("command", [("generate", "a"), ("chat", "a"), ("fill-mask", "a")])
+COMMANDS = [("generate", "a"), ("chat", "a"), ("fill-mask", "a"), ("summarize", "a"), ("translate", "a")]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_a_server_that_is_not_there_is_one_line(
     nowhere: str, capsys: pytest.CaptureFixture[str], command: tuple[str, ...]
 ) -> None:
@@ -376,9 +437,12 @@ def test_a_refusal_is_told_in_the_servers_words(
     server.on("/generate_stream", says({"error": error, "error_type": "validation"}, status=422))
     assert triptych("generate", "", "--url", server.url) == 1
     assert capsys.readouterr().err == f"triptych generate: {error}\n"
+    server.on("/translate", says({"error": error, "error_type": "validation"}, status=422))
+    assert triptych("translate", "", "--url", server.url) == 1
+    assert capsys.readouterr().err == f"triptych translate: {error}\n"
 
 
-@pytest.mark.parametrize("command", [("generate", "a"), ("chat", "a"), ("fill-mask", "a"), ("bench",)])
+@pytest.mark.parametrize("command", [*COMMANDS, ("bench",)])
 @pytest.mark.parametrize("module", ["triptych_client", "httpx"])
 def test_a_missing_client_says_what_to_type(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: tuple[str, ...], module: str

@@ -36,6 +36,7 @@ from triptych_client._types import (
     ModelCard,
     Options,
     Piece,
+    TextOptions,
     Token,
     Verdict,
 )
@@ -63,6 +64,7 @@ __all__ = [
     "ServerUnreachable",
     "Stream",
     "StreamTruncated",
+    "TextOptions",
     "Token",
     "TriptychError",
     "Unauthorized",

@@ -27,7 +27,16 @@ from triptych_client._transport import (
     settings,
     wait_before_retry_s,
 )
-from triptych_client._types import Generation, MaskCandidate, Message, ModelCard, Options, Piece, Verdict
+from triptych_client._types import (
+    Generation,
+    MaskCandidate,
+    Message,
+    ModelCard,
+    Options,
+    Piece,
+    TextOptions,
+    Verdict,
+)
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
@@ -110,9 +119,43 @@ class AsyncClient:
         model: str | None = None,
     ) -> list[list[float]]:
         """As `Client.embed`."""
-        batch = [texts] if isinstance(texts, str) else list(texts)
         return await self._call(
-            _protocol.embed(batch, normalize=normalize, truncate=truncate, dimensions=dimensions, model=model)
+            _protocol.embed(texts, normalize=normalize, truncate=truncate, dimensions=dimensions, model=model)
+        )
+
+    async def summarize(
+        self,
+        texts: str | Sequence[str],
+        *,
+        truncate: bool = False,
+        clean_up_spaces: bool = False,
+        **options: Unpack[TextOptions],
+    ) -> list[str]:
+        """As `Client.summarize`."""
+        return await self._call(
+            _protocol.summarize(texts, options, truncate=truncate, clean_up_spaces=clean_up_spaces)
+        )
+
+    async def translate(
+        self,
+        texts: str | Sequence[str],
+        *,
+        src_lang: str | None = None,
+        tgt_lang: str | None = None,
+        truncate: bool = False,
+        clean_up_spaces: bool = False,
+        **options: Unpack[TextOptions],
+    ) -> list[str]:
+        """As `Client.translate`."""
+        return await self._call(
+            _protocol.translate(
+                texts,
+                options,
+                src_lang=src_lang,
+                tgt_lang=tgt_lang,
+                truncate=truncate,
+                clean_up_spaces=clean_up_spaces,
+            )
         )
 
     async def verify(

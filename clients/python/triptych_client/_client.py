@@ -27,7 +27,16 @@ from triptych_client._transport import (
     settings,
     wait_before_retry_s,
 )
-from triptych_client._types import Generation, MaskCandidate, Message, ModelCard, Options, Piece, Verdict
+from triptych_client._types import (
+    Generation,
+    MaskCandidate,
+    Message,
+    ModelCard,
+    Options,
+    Piece,
+    TextOptions,
+    Verdict,
+)
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
@@ -132,9 +141,52 @@ class Client:
         truncate: cut a text that is too long instead of refusing it.
         dimensions: keep the first so many numbers of each vector.
         """
-        batch = [texts] if isinstance(texts, str) else list(texts)
         return self._call(
-            _protocol.embed(batch, normalize=normalize, truncate=truncate, dimensions=dimensions, model=model)
+            _protocol.embed(texts, normalize=normalize, truncate=truncate, dimensions=dimensions, model=model)
+        )
+
+    def summarize(
+        self,
+        texts: str | Sequence[str],
+        *,
+        truncate: bool = False,
+        clean_up_spaces: bool = False,
+        **options: Unpack[TextOptions],
+    ) -> list[str]:
+        """One summary a text, in order; a string is a list of one.
+
+        truncate: cut a text that is too long instead of refusing it.
+        clean_up_spaces: take back the spaces before punctuation that some tokenizers leave.
+        options: what of the writing is not to be as the model's folder has it.
+        """
+        return self._call(
+            _protocol.summarize(texts, options, truncate=truncate, clean_up_spaces=clean_up_spaces)
+        )
+
+    def translate(
+        self,
+        texts: str | Sequence[str],
+        *,
+        src_lang: str | None = None,
+        tgt_lang: str | None = None,
+        truncate: bool = False,
+        clean_up_spaces: bool = False,
+        **options: Unpack[TextOptions],
+    ) -> list[str]:
+        """One translation a text, in order, otherwise as `summarize`.
+
+        src_lang, tgt_lang: from and to which language, as the model's tokenizer names them ("de_DE"); of a
+            model that was trained for pairs by name, such as T5, the two of a pair ("en" and "de").
+        """
+        return self._call(
+            _protocol.translate(
+                texts,
+                options,
+                src_lang=src_lang,
+                tgt_lang=tgt_lang,
+                truncate=truncate,
+                clean_up_spaces=clean_up_spaces,
+            )
         )
 
     def verify(self, receipt: Mapping[str, Any], *, model: str | None = None, force: bool = False) -> Verdict:
@@ -146,7 +198,7 @@ class Client:
         return self._call(_protocol.verify(receipt, model=model, force=force))
 
     def models(self) -> list[ModelCard]:
-        """What is loaded."""
+        """What is loaded: each model, and after it its adapters."""
         return self._call(_protocol.models())
 
     def health(self) -> bool:

@@ -4,32 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict
 
 
-class Options(TypedDict, total=False):
-    """How to generate. All are optional; `None` means absent, and what is absent is the server's choice.
+class TextOptions(TypedDict, total=False):
+    """How a text is written, whatever it is for. All are optional, and `None` means absent.
 
-    `generate` and `stream` are greedy unless `temperature`, `top_k`, `top_p` or `min_p` is given.
+    What is absent is the server's choice; for `summarize` and `translate`, what the model's folder says.
 
-    max_new_tokens: how many tokens at most; absent: as many as the context holds.
+    max_new_tokens: how many tokens at most; absent, where no folder says: as many as the context holds.
     temperature: 0 is greedy; 1 is the model's own distribution.
     top_k: choose among this many most probable tokens.
     top_p: choose among the most probable tokens that hold this much probability, 0 to 1.
     min_p: drop tokens less probable than this fraction of the most probable one, 0 to 1.
+    num_beams: beam search: follow so many texts side by side, 1 to 8, and take the most probable. A stream
+        brings it when the search is over. Not together with `temperature` and what else draws at random.
+    length_penalty: a beam's log-probability is divided by its length to this power: above 0, long ones win.
+    early_stopping: when the search is over: True, at `num_beams` whole texts; False, once better ones are
+        unlikely; "never", once they are impossible.
     repetition_penalty: above 1 makes tokens that have appeared less likely.
     seed: equal seeds give equal text.
     stop: end before this string, or before the first of these, appears.
     ignore_eos: go on when the model would end its text.
-    model: which of the loaded models, by name.
-    n: how many texts to write, each with other random numbers from the same seed; not for streams. The result
-        is the first of them, or from `generate` the most probable one, and the rest are its `others`.
-    top_logprobs: tell so many most probable tokens beside each one; for `chat`, tell tokens at all.
+    model: which of the loaded models, or of their adapters, by name.
     priority: requests with a higher one come first.
-    timeout_s: seconds after which the server ends the text where it stands: its `finish_reason` is "timeout".
-    receipt: tell what the text was made of, for `Client.verify`.
-    json_schema, regex, choices, grammar: what the text must be; one of them at most. A JSON schema (an
-        object, or its text), a regular expression, one of some strings, a grammar in Lark's notation.
+    timeout_s: seconds after which the server ends the text where it stands.
     extra: further parameters by the names that the server's `/docs` lists, such as `{"dry_multiplier": 0.8}`.
     """
 
@@ -38,21 +37,39 @@ class Options(TypedDict, total=False):
     top_k: int | None
     top_p: float | None
     min_p: float | None
+    num_beams: int | None
+    length_penalty: float | None
+    early_stopping: bool | Literal["never"] | None
     repetition_penalty: float | None
     seed: int | None
     stop: str | Sequence[str] | None
     ignore_eos: bool | None
     model: str | None
-    n: int | None
-    top_logprobs: int | None
     priority: int | None
     timeout_s: float | None
+    extra: Mapping[str, Any] | None
+
+
+class Options(TextOptions, total=False):
+    """What `generate`, `chat` and their streams take: all of `TextOptions`, and what is here.
+
+    `generate` and `stream` are greedy unless `temperature`, `top_k`, `top_p` or `min_p` is given.
+
+    n: how many texts to write, each with other random numbers from the same seed; not for streams. The result
+        is the first of them, or from `generate` the most probable one, and the rest are its `others`.
+    top_logprobs: tell so many most probable tokens beside each one; for `chat`, tell tokens at all.
+    receipt: tell what the text was made of, for `Client.verify`.
+    json_schema, regex, choices, grammar: what the text must be; one of them at most. A JSON schema (an
+        object, or its text), a regular expression, one of some strings, a grammar in Lark's notation.
+    """
+
+    n: int | None
+    top_logprobs: int | None
     receipt: bool | None
     json_schema: Mapping[str, Any] | str | None
     regex: str | None
     choices: Sequence[str] | None
     grammar: str | None
-    extra: Mapping[str, Any] | None
 
 
 class Message(TypedDict):
@@ -141,8 +158,12 @@ class MaskCandidate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelCard:
-    """A model that the server has loaded. `created` is in seconds since 1970."""
+    """A model that the server has loaded, or an adapter: then `parent` is the model that it is for.
+
+    `created` is in seconds since 1970.
+    """
 
     name: str
     created: int | None = None
     owned_by: str | None = None
+    parent: str | None = None
