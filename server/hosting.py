@@ -35,6 +35,8 @@ MAX_PASSAGES = 64  # in one encoder batch
 KV_SHARE = 0.25  # of free memory, unless told
 MIN_TOKENS = 64  # a KV cache for fewer serves nobody
 LIBRARIES = ("numpy", "tokenizers", "llguidance")  # that decide over a text, besides torch
+# What of our own does, besides the models.
+DECIDING = ("execution", "text", "request.py", "engine/sources.py", "scheduling/beams.py")
 STEP_TOKENS = {"cpu": 256, "cuda": 2048}  # by default; a quarter of a second on a small CPU
 
 Loaded = LoadedDecoder | LoadedEncoder | LoadedSeq2Seq
@@ -77,7 +79,7 @@ def load_all(setup: Setup) -> list[Member]:
 def _computing(device: torch.device, dtype: torch.dtype) -> str:
     """What decides over a text besides the weights: how this machine rounds, libraries, and our own code."""
     here = Path(__file__).parent
-    code = digest_code(here.parent / "models", here / "execution", here / "text", here / "request.py")
+    code = digest_code(here.parent / "models", *(here / source for source in DECIDING))
     return combine(numerics(device, dtype), code, *map(_installed, LIBRARIES))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib.metadata import PackageNotFoundError
+from pathlib import Path
 
 import pytest
 import torch
@@ -31,3 +32,10 @@ def test_the_fingerprint_follows_the_libraries_that_decide_over_a_text(
     del installed["llguidance"]  # an extra
     seen.add(hosting._computing(CPU, torch.float32))
     assert len(seen) == 5
+
+
+def test_the_fingerprint_follows_our_own_code_that_decides_over_a_text() -> None:
+    """A file that was moved away would be left out without a word."""
+    here = Path(hosting.__file__).parent
+    assert all((here / source).exists() for source in hosting.DECIDING)
+    assert {"execution", "text", "engine/sources.py", "scheduling/beams.py"} <= set(hosting.DECIDING)

@@ -24,9 +24,18 @@ _SHAPING = (
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
+    "added_tokens.json",
     "vocab.json",
+    "target_vocab.json",
     "merges.txt",
     "vocab.txt",
+    "spiece.model",
+    "spm.model",
+    "sentencepiece.bpe.model",
+    "tokenizer.model",
+    "source.spm",
+    "target.spm",
+    "chat_template.json",
     "chat_template.jinja",  # names the tokens that end a turn
     "additional_chat_templates/default.jinja",
 )

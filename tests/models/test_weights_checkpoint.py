@@ -217,6 +217,30 @@ def test_the_fingerprint_follows_the_content_and_not_the_place(tmp_path: Path) -
     assert one != three
 
 
+@pytest.mark.parametrize(
+    "file",
+    [
+        "spiece.model",
+        "spm.model",
+        "sentencepiece.bpe.model",
+        "tokenizer.model",
+        "source.spm",
+        "target.spm",
+        "target_vocab.json",
+        "added_tokens.json",
+        "chat_template.json",
+        "generation_config.json",
+    ],
+)
+def test_the_fingerprint_follows_every_file_that_a_text_is_made_with(tmp_path: Path, file: str) -> None:
+    save_folder(tmp_path, sharded=False)
+    seen = {open_checkpoint(tmp_path).fingerprint()}
+    for content in ("one", "two"):
+        (tmp_path / file).write_text(content)
+        seen.add(open_checkpoint(tmp_path).fingerprint())
+    assert len(seen) == 3
+
+
 def test_a_file_larger_than_the_windows_is_told_apart_at_both_ends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
