@@ -77,7 +77,11 @@ def _within(root: Path, path: str) -> Path:
     if "\0" in path or asked.is_absolute() or ".." in asked.parts:
         raise _outside()
     folder = root / asked
-    if not folder.is_dir() or not all(_leads_within(root, one) for one in (folder, *folder.iterdir())):
+    try:
+        within = all(_leads_within(root, one) for one in (folder, *folder.iterdir()))
+    except OSError as error:  # there is none, or it cannot be read, or no file system takes such a name
+        raise _outside() from error
+    if not within:
         raise _outside()
     return folder
 

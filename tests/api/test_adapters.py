@@ -141,7 +141,19 @@ async def test_loading_and_unloading_answer_as_vllm_does(
 
 @pytest.mark.parametrize(
     "path",
-    ["..", "../other", "in/../../other", "/etc", "absent", "link", "in/link", "linked", "in\0", "file"],
+    [
+        "..",
+        "../other",
+        "in/../../other",
+        "/etc",
+        "absent",
+        "link",
+        "in/link",
+        "linked",
+        "in\0",
+        "file",
+        "n" * 256,
+    ],
 )
 async def test_no_path_leads_out_of_the_folder(
     engine: FakeEngine, served: Served, tmp_path: Path, path: str
