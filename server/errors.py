@@ -4,6 +4,7 @@ ServerError
 ├── InvalidRequest          the request itself cannot be served; names the parameter
 │   ├── EmptyInput          nothing to work on
 │   ├── ContextTooLong      the prompt, or prompt and answer together, exceed the model
+│   ├── AnswerTooLong       more is asked for than an encoder-decoder can write
 │   ├── NoMask              a fill-mask text without a mask token
 │   └── RequestTooLarge     a bound on size or number was passed
 ├── ModelNotFound           no model, or adapter, of that name
@@ -47,6 +48,16 @@ class ContextTooLong(InvalidRequest):
             )
         super().__init__(message, parameter="inputs")
         self.tokens, self.limit, self.new_tokens = tokens, limit, new_tokens
+
+
+class AnswerTooLong(InvalidRequest):
+    """More tokens are asked for than a decoder can write whose prompt an encoder reads."""
+
+    def __init__(self, *, new_tokens: int, limit: int) -> None:
+        super().__init__(
+            f"`max_new_tokens` must be <= {limit} for this model. Given: {new_tokens}",
+            parameter="max_new_tokens",
+        )
 
 
 class NoMask(InvalidRequest):

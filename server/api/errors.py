@@ -134,7 +134,11 @@ def openai_body(error: Exception, path: str) -> dict[str, Any]:
     message = _message(row, error)
     if path in OPENAI_INPUTS:
         message = _openai_message(error, message, OPENAI_INPUTS[path])
-        renamed = {"inputs": OPENAI_INPUTS[path], "max_new_tokens": "max_tokens"}
+        renamed = {
+            "inputs": OPENAI_INPUTS[path],
+            "max_new_tokens": "max_tokens",
+            "decoder_input_details": "echo",
+        }
         parameter = renamed.get(parameter or "", parameter)
     return {"error": {"message": message, "type": row.kind, "param": parameter, "code": row.status}}
 

@@ -13,7 +13,7 @@ from server.engine.catalogue import Served
 from server.engine.messages import Embed, FillMask, Generate, Standing
 from server.engine.sources import begin, in_character, read_source
 from server.engine.truncation import truncated
-from server.errors import ContextTooLong, EmptyInput, InvalidRequest, NoMask, RequestTooLarge
+from server.errors import AnswerTooLong, ContextTooLong, EmptyInput, InvalidRequest, NoMask, RequestTooLarge
 from server.grammar import check
 from server.request import (
     EmbedRequest,
@@ -84,6 +84,8 @@ def _new_tokens(model: Served, asked: int | None, prompt_tokens: int) -> int:
     if room < 0 or (room == 0 and asked != 0):
         raise ContextTooLong(tokens=prompt_tokens, limit=model.max_tokens - 1)
     if asked is not None and asked > room:
+        if model.card.source_tokens is not None:
+            raise AnswerTooLong(new_tokens=asked, limit=room)
         raise ContextTooLong(tokens=prompt_tokens, limit=model.max_tokens, new_tokens=asked)
     return room if asked is None else asked
 

@@ -25,6 +25,8 @@ def read_source(model: Served, request: GenerateRequest) -> tuple[int, ...]:
         )
     limit = model.card.source_tokens or 0
     tokens = _tokens(model, request)
+    if not tokens:
+        raise EmptyInput
     if request.truncate is not None and len(tokens) > request.truncate:
         tokens = truncated(model, tokens, request.prompt, min(request.truncate, limit), Side.RIGHT)
     if len(tokens) > limit:

@@ -15,16 +15,21 @@ def truncated(
     """`whole` are the tokens of `text` with the special ones around them: at most `limit` of them are kept.
 
     What is cut is cut from the text's own tokens, at `side`. Raises InvalidRequest where these cannot be
-    told from the others.
+    told from the others, or none would be left.
     """
     if not isinstance(text, str):
         return _cut(list(whole), limit, side)
     bare = model.tokenizer.encode(text, add_special_tokens=False)
     places = (i for i in range(len(whole)) if list(whole[i : i + len(bare)]) == bare)
     start = next(places, None)
-    around = len(whole) - len(bare)
-    if start is None or limit < around:
+    if start is None:
         raise InvalidRequest("`truncate` is not possible with this model's tokenizer", parameter="truncate")
+    around = len(whole) - len(bare)
+    if limit <= around:
+        raise InvalidRequest(
+            f"`truncate` must be above {around}: this model has so many special tokens around a text",
+            parameter="truncate",
+        )
     kept = _cut(bare, limit - around, side)
     return [*whole[:start], *kept, *whole[start + len(bare) :]]
 
