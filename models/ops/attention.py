@@ -6,8 +6,9 @@ generated one by one or recomputed in chunks. What that takes is said where it i
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -37,14 +38,21 @@ class Sight:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Gathering:
+    """What tiles of one shape take from the stream and from the cache, in every layer alike."""
+
+    tokens: Tensor  # [tiles * count]
+    blocks: Tensor  # [tiles * kv_heads * blocks] rows of the cache, seen as [num_blocks * kv_heads, …]
+    keys: Tensor  # [tiles, kv_heads, context, head_dim] where every layer gathers its keys in turn:
+    values: Tensor  # fresh memory for each would cost four times the gathering itself, in page faults
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TilePlan:
     """What every layer of one kind needs for tiles of one shape."""
 
-    tokens: Tensor  # [tiles * count]
-    gather: Tensor  # [tiles * kv_heads * blocks] rows of the cache, seen as [num_blocks * kv_heads, …]
+    gathering: Gathering
     mask: Tensor  # [tiles, 1 or kv_heads, rows, context] added to scores: minus infinity where unseen
-    keys: Tensor  # [tiles, kv_heads, context, head_dim] where every layer gathers its keys in turn:
-    values: Tensor  # fresh memory for each would cost four times the gathering itself, in page faults
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,14 +75,19 @@ class Shape:
 
 
 def plan(pages: Paging | Sources, shape: Shape, sights: Sequence[Sight]) -> tuple[AttentionPlan, ...]:
-    """A plan for each of `sights`. They differ in their masks only, and share the rest."""
-    shared = [_lay_out(group, pages.block_size, shape) for group in pages.groups]
+    """A plan for each of `sights`. They differ in their masks only, and share the rest.
+
+    Held until the step ends are masks of one element for each query head and key that meet (query heads that
+    share a key head have rows of their own; with a bias in float32), and memory for the keys and values of
+    one layer, as many as the largest group of tiles sees.
+    """
+    gatherings = _gatherings(pages, shape)
     return tuple(
         AttentionPlan(
             sight=sight,
             tiles=tuple(
-                replace(tiles, mask=_mask(group, pages.block_size, shape, sight))
-                for tiles, group in zip(shared, pages.groups, strict=True)
+                TilePlan(gathering=gathering, mask=_mask(group, pages.block_size, shape, sight))
+                for gathering, group in zip(gatherings, pages.groups, strict=True)
             ),
             restore=pages.restore,
         )
@@ -105,18 +118,26 @@ def attend(query: Tensor, keys: Tensor, values: Tensor, plan: AttentionPlan) -> 
     return torch.cat(parts).index_select(0, plan.restore)
 
 
-def _lay_out(group: Tiles, block_size: int, shape: Shape) -> TilePlan:
-    count, blocks = group.tables.shape
-    device = group.tables.device
+def _gatherings(pages: Paging | Sources, shape: Shape) -> list[Gathering]:
+    """For each group of tiles. They are attended to one after the other, and so share their memory."""
+    device = pages.restore.device
     heads = torch.arange(shape.kv_heads, device=device)
-    place = (count, shape.kv_heads, blocks * block_size, shape.head_dim)
-    return TilePlan(
-        tokens=group.tokens.flatten(),
-        gather=(group.tables[:, None] * shape.kv_heads + heads[:, None]).flatten(),
-        mask=torch.empty(0),
-        keys=torch.empty(place, dtype=shape.dtype, device=device),
-        values=torch.empty(place, dtype=shape.dtype, device=device),
-    )
+    contexts = [group.tables.shape[1] * pages.block_size for group in pages.groups]
+    places = [
+        (len(group.tables), shape.kv_heads, context, shape.head_dim)
+        for group, context in zip(pages.groups, contexts, strict=True)
+    ]
+    largest = max(map(math.prod, places))
+    keys, values = (torch.empty(largest, dtype=shape.dtype, device=device) for _ in range(2))
+    return [
+        Gathering(
+            tokens=group.tokens.flatten(),
+            blocks=(group.tables[:, None] * shape.kv_heads + heads[:, None]).flatten(),
+            keys=keys[: math.prod(place)].view(place),
+            values=values[: math.prod(place)].view(place),
+        )
+        for group, place in zip(pages.groups, places, strict=True)
+    ]
 
 
 def _attend_tiles(query: Tensor, keys: Tensor, values: Tensor, plan: TilePlan, sight: Sight) -> Tensor:
@@ -124,15 +145,15 @@ def _attend_tiles(query: Tensor, keys: Tensor, values: Tensor, plan: TilePlan, s
 
     Query heads that share a key head are rows of one small matrix: keys are read once for all of them.
     """
-    heads = query.shape[1]
-    tiles, kv_heads, _, size = plan.keys.shape
-    taken = query.index_select(0, plan.tokens).view(tiles, -1, kv_heads, heads // kv_heads, size)
-    folded = taken.transpose(1, 2).reshape(tiles, kv_heads, -1, size)
+    taken, heads = plan.gathering, query.shape[1]
+    tiles, kv_heads, _, size = taken.keys.shape
+    queries = query.index_select(0, taken.tokens).view(tiles, -1, kv_heads, heads // kv_heads, size)
+    folded = queries.transpose(1, 2).reshape(tiles, kv_heads, -1, size)
     real = folded.shape[2]
     attended = _attend_rows(
         F.pad(folded, (0, 0, 0, plan.mask.shape[2] - real)),
-        _gather(keys, plan.gather, plan.keys),
-        _gather(values, plan.gather, plan.values),
+        _gather(keys, taken.blocks, taken.keys),
+        _gather(values, taken.blocks, taken.values),
         plan.mask,
         sight,
     )

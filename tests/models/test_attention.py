@@ -149,6 +149,18 @@ def test_a_table_may_hold_more_blocks_than_are_used_yet() -> None:
     torch.testing.assert_close(cached.step([(0, 0, 40)])[0], cached.expected(0), atol=1e-5, rtol=0)
 
 
+def test_tiles_that_see_contexts_of_many_lengths_share_the_memory_of_the_longest() -> None:
+    blocks, block_size = 128, 16
+    paging = Paging.build([range(blocks)], [0], [blocks * block_size], block_size, CPU)
+    shape = Shape(heads=HEADS, kv_heads=KV_HEADS, head_dim=SIZE, dtype=torch.float32)
+    (planned,) = plan(paging, shape, [Sight(scale=1.0)])
+    gatherings = [tiles.gathering for tiles in planned.tiles]
+    assert len({gathering.keys.shape for gathering in gatherings}) > 4
+    for memory in ([one.keys for one in gatherings], [one.values for one in gatherings]):
+        held = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in memory}
+        assert [*held.values()] == [max(tensor.nbytes for tensor in memory)]
+
+
 def test_nothing_but_the_own_slots_is_written() -> None:
     cached = Cached([5], block_size=4, window=None)
     cached.step([(0, 0, 5)])
