@@ -460,6 +460,14 @@ def test_a_default_is_known_by_its_name_and_by_its_hub_id() -> None:
     [
         ("model-00001-of-00002.safetensors", True),
         ("chat_template.jinja", True),
+        ("sentencepiece.bpe.model", True),  # NLLB, mBART, XLM-R
+        ("spiece.model", True),  # T5, ALBERT, Pegasus
+        ("spm.model", True),  # DeBERTa-v3
+        ("tokenizer.model", True),  # LLaMA, Gemma
+        ("source.spm", True),  # Marian, with the next
+        ("target.spm", True),
+        ("target_vocab.json", True),
+        ("original/tokenizer.model", False),
         ("2_Dense/model.safetensors", True),
         ("2_Dense/pytorch_model.bin", False),
         ("consolidated.safetensors", False),
