@@ -35,6 +35,7 @@ TASKS: Mapping[str, tuple[type[StrictBody], Answer]] = {
     "translation": (rewrite.TranslateBody, rewrite.translate),
 }
 EMBEDDING = frozenset({"normalize", "truncate", "truncation_direction", "dimensions", "encoding_format"})
+REWRITING = frozenset({"generate_parameters", "truncation", "clean_up_tokenization_spaces"})
 TRANSLATORS = frozenset({"marian", "mbart", "m2m_100"})  # architectures that were made for it
 ANSWERS = example([{"summary_text": "…"}], "What the route of that task answers")
 
@@ -63,14 +64,14 @@ async def _dispatch(
     request: Request, edge: Edge, tenant: str, *, name: str | None, task: str | None
 ) -> Response:
     body = await _object(request)
-    card = edge.select_any(name)
-    chosen = task or _told_by(body) or _usual(card)
+    if name is not None:
+        body = {"model": name} | body
+    chosen = task or _told_by(body) or _usual(_meant(edge, body))
     if chosen not in TASKS:
         raise InvalidRequest(f"`task` must be one of {', '.join(TASKS)}", parameter="task")
     shape, answer = TASKS[chosen]
-    named = body if name is None else {"model": card.name} | body
     try:
-        parsed = shape.model_validate(named)
+        parsed = shape.model_validate(body)
     except ValidationError as error:
         problems = [problem | {"loc": ("body", *problem["loc"])} for problem in error.errors()]
         raise RequestValidationError(problems) from error
@@ -88,18 +89,28 @@ async def _object(request: Request) -> dict[str, Any]:
     return body
 
 
+def _parameters(body: Mapping[str, Any]) -> set[str]:
+    parameters = body.get("parameters")
+    return set(parameters) if isinstance(parameters, dict) else set()
+
+
+def _meant(edge: Edge, body: Mapping[str, Any]) -> ModelCard:
+    """The model that the body names; else the first, or the first that rewrites where that is asked for."""
+    name = body.get("model")
+    if name is None and _parameters(body) & REWRITING:
+        return edge.select(Task.SUMMARIZE, None)
+    return edge.select_any(name if isinstance(name, str) else None)
+
+
 def _told_by(body: Mapping[str, Any]) -> str | None:
     """The task of which only that can be the body."""
-    parameters = body.get("parameters")
-    names = set(parameters) if isinstance(parameters, dict) else set[str]()
-    if names & {"src_lang", "tgt_lang"}:
-        return "translation"
-    if names & {"generate_parameters", "truncation", "clean_up_tokenization_spaces"}:
-        return "summarization"
-    if names & {"targets"}:
-        return "fill-mask"
+    names = _parameters(body)
     if "stream" in body or names & {"max_new_tokens", "details", "do_sample"}:
         return "text-generation"
+    if names & {"src_lang", "tgt_lang"}:
+        return "translation"
+    if names & {"targets"}:
+        return "fill-mask"
     return "feature-extraction" if EMBEDDING & set(body) else None
 
 

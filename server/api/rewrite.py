@@ -14,13 +14,13 @@ from pydantic import ConfigDict
 from starlette.responses import Response
 
 from server.api.connection import every, unless_gone
-from server.api.edge import Edge, EdgeOf, example, json_response
+from server.api.edge import Answer, Edge, EdgeOf, example, json_response
 from server.api.fields import ModelName, StrictBody, Texts, Word, one_or_many
 from server.api.folder_defaults import NOTHING, RewriteParameters, fill_in
 from server.api.standing import StandingParameters
 from server.api.tenant import TenantOf
-from server.errors import EmptyInput, InvalidRequest
-from server.request import GenerateRequest, ModelCard, Task
+from server.errors import EmptyInput, InvalidRequest, Overloaded
+from server.request import FinishReason, GenerateRequest, ModelCard, Task
 from server.text.generation_defaults import GenerationDefaults
 from server.text.spelling import clean_up
 
@@ -129,6 +129,8 @@ def _orders(
         raise EmptyInput("inputs")
     asked = parameters.generate_parameters or NOTHING
     _check_places(asked)
+    if asked.do_sample and asked.searches:
+        raise InvalidRequest("`do_sample` and `num_beams` exclude each other", parameter="do_sample")
     chosen = fill_in(asked.in_new_tokens(), defaults, longest=card.max_tokens - 1)
     terms = parameters.terms(tenant, cache_salt=chosen.cache_salt)
     temperature = 1.0 if chosen.do_sample or chosen.narrows else 0.0
@@ -156,6 +158,14 @@ def _check_places(asked: RewriteParameters) -> None:
 
 
 async def _write(orders: Sequence[GenerateRequest], parameters: TaskParameters, edge: Edge) -> list[str]:
-    answers = await every(edge.complete(order) for order in orders)
+    """Raises Overloaded where a deadline cut a text short: what is answered could not say so."""
+    answers = await every(_whole(order, edge) for order in orders)
     texts = [answer.finish.text for answer in answers]
     return [clean_up(text) for text in texts] if parameters.clean_up_tokenization_spaces else texts
+
+
+async def _whole(order: GenerateRequest, edge: Edge) -> Answer:
+    answer = await edge.complete(order)
+    if answer.finish.reason is FinishReason.TIMEOUT:
+        raise Overloaded(0.0, "`timeout` passed before the text was complete")
+    return answer

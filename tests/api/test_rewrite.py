@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from httpx import AsyncClient
 from server.request import Beams, EarlyStopping, GenerateRequest
 from server.text.generation_defaults import GenerationDefaults
 from tests.api.conftest import Served
-from tests.fakes import TRANSLATOR, FakeEngine
+from tests.fakes import DECODER, TRANSLATOR, FakeEngine
 
 pytestmark = pytest.mark.anyio
 
@@ -152,6 +153,7 @@ async def test_spaces_before_punctuation_are_taken_back(served: Served) -> None:
         ({"generate_parameters": {"max_length": 9, "max_new_tokens": 3}}, "exclude each other"),
         ({"generate_parameters": {"num_beams": 2, "top_k": 4}}, "`top_k` and `num_beams` exclude each other"),
         ({"generate_parameters": {"num_beams": 2, "temperature": 0.3}}, "`temperature` and `num_beams`"),
+        ({"generate_parameters": {"num_beams": 2, "do_sample": True}}, "`do_sample` and `num_beams`"),
         ({"generate_parameters": {"timeout": 2.0}}, "`timeout` stands beside `generate_parameters`"),
         ({"truncation": "sometimes"}, "truncation"),
         ({"tgt_lang": "de"}, "unknown field `parameters.tgt_lang`"),
@@ -172,3 +174,45 @@ async def test_models_that_cannot_do_it_are_told(served: Served) -> None:
     async with served(FakeEngine()) as client:
         response = await client.post("/summarize", json={"inputs": "a"})
         assert "no loaded model can do summarization" in response.text
+
+
+@pytest.mark.parametrize("path", ["/summarize", "/translate"])
+async def test_a_text_that_a_deadline_cuts_short_is_no_answer(served: Served, path: str) -> None:
+    async with served(FakeEngine(cards=(TRANSLATOR,), expires_at=2)) as client:
+        response = await client.post(path, json={"inputs": "a", "parameters": {"timeout": 1.0}})
+        assert response.status_code == 429
+        assert "`timeout` passed before the text was complete" in response.text
+        assert (await client.post(path, json={"inputs": "a"})).status_code == 200
+
+
+MARIAN = replace(TRANSLATOR, name="opus", architecture="marian")
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "model", "field"),
+    [
+        (
+            "/models/opus",
+            {"parameters": {"generate_parameters": {"max_new_tokens": 2}}},
+            "opus",
+            "translation",
+        ),
+        ("/models/opus", {"parameters": {"truncation": "only_first"}}, "opus", "translation"),
+        ("/", {"model": "opus"}, "opus", "translation"),
+        ("/", {"model": "t5"}, "t5", "summary"),
+        ("/", {"parameters": {"generate_parameters": {"max_new_tokens": 2}}}, "opus", "translation"),
+        ("/models/t5", {"model": "opus"}, "opus", "translation"),
+        ("/models/opus", {"stream": False, "parameters": {"tgt_lang": "de"}}, "opus", "generated"),
+        ("/models/opus", {"parameters": {"tgt_lang": "de", "max_new_tokens": 2}}, "opus", "generated"),
+    ],
+)
+async def test_one_address_does_what_the_model_that_is_meant_was_made_for(
+    served: Served, path: str, body: dict[str, Any], model: str, field: str
+) -> None:
+    engine = FakeEngine(cards=(DECODER, MARIAN, TRANSLATOR), spoken=("en", "de"))
+    async with served(engine) as client:
+        response = await client.post(path, json={"inputs": "a text"} | body)
+    assert response.status_code == 200, response.text
+    answer = response.json()
+    assert f"{field}_text" in (answer[0] if isinstance(answer, list) else answer)
+    assert asked(engine).model == model
