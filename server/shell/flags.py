@@ -21,7 +21,11 @@ def add_text_flags(parser: argparse.ArgumentParser, *, max_new_tokens: int | Non
     )
     parser.add_argument("--stop", action="append", help="end before this string; may be given several times")
     parser.add_argument("--ignore-eos", action="store_true", help="go on when the model would end")
-    parser.add_argument("--deadline", type=float, help="seconds after which the text ends where it stands")
+    parser.add_argument(
+        "--deadline",
+        type=float,
+        help="seconds after which the text ends where it stands; a summary or translation is refused then",
+    )
     parser.add_argument("--model", help="which of the loaded models, or of their adapters")
     _add_choosing(parser.add_argument_group("how tokens are chosen"))
     _add_search(parser.add_argument_group("beam search"))

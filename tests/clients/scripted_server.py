@@ -79,6 +79,7 @@ def token_event(number: int, text: str, *, whole: str | None = None, **details: 
 
 
 class _Listener(ThreadingHTTPServer):
+    request_queue_size = 128  # a burst of connections is not refused on a busy machine
     script: ScriptedServer
 
 

@@ -223,7 +223,7 @@ def test_texts_are_summarized_as_the_folder_says_or_the_caller(
 
 
 def test_every_option_of_a_translation_is_understood(rewriting: Client, translator: FakeEngine) -> None:
-    translator.spoken = ("en_XX", "de_DE")
+    translator.spoken, translator.expires_at = ("en_XX", "de_DE"), 9
     options: TextOptions = {
         "max_new_tokens": 9,
         "temperature": 0.5,
@@ -248,6 +248,15 @@ def test_every_option_of_a_translation_is_understood(rewriting: Client, translat
     sampling = asked.sampling
     assert (sampling.temperature, sampling.top_k, sampling.top_p, sampling.min_p) == (0.5, 9, 0.9, 0.1)
     assert (sampling.repetition_penalty, sampling.seed, sampling.min_new_tokens) == (1.5, 7, 2)
+
+
+@pytest.mark.parametrize("method", ["summarize", "translate"])
+def test_a_text_that_its_deadline_cut_short_is_never_taken_for_a_whole_one(
+    rewriting: Client, translator: FakeEngine, method: str
+) -> None:
+    translator.expires_at = 1
+    with pytest.raises(ClientOverloaded, match="`timeout` passed before the text was complete"):
+        getattr(rewriting, method)("a", timeout_s=0.5)
 
 
 def test_a_task_that_no_model_can_do_is_refused(client: Client) -> None:

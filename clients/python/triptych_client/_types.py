@@ -28,7 +28,8 @@ class TextOptions(TypedDict, total=False):
     ignore_eos: go on when the model would end its text.
     model: which of the loaded models, or of their adapters, by name.
     priority: requests with a higher one come first.
-    timeout_s: seconds after which the server ends the text where it stands.
+    timeout_s: seconds after which the server ends the text where it stands: its `finish_reason` is "timeout".
+        `summarize` and `translate`, which tell no reason, raise `Overloaded` instead.
     extra: further parameters by the names that the server's `/docs` lists, such as `{"dry_multiplier": 0.8}`.
     """
 
