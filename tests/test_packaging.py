@@ -56,7 +56,17 @@ def test_the_command_knows_all_its_subcommands() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "server", "--help"], capture_output=True, text=True, check=True, cwd=ROOT
     )
-    for command in ("serve", "pull", "models", "generate", "chat", "fill-mask", "bench"):
+    for command in (
+        "serve",
+        "pull",
+        "models",
+        "generate",
+        "chat",
+        "fill-mask",
+        "summarize",
+        "translate",
+        "bench",
+    ):
         assert re.search(rf"^ +{command}\b", done.stdout, re.MULTILINE)
 
 
