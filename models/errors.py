@@ -48,7 +48,7 @@ class WeightsMismatch(BrokenCheckpoint):
     """The checkpoint and the model do not cover each other.
 
     `missing` are tensors that the model needs and the checkpoint lacks, `left_over` those that it has and
-    nobody took, `misshapen` sentences about those whose shape is wrong.
+    nobody took, `misshapen` sentences about those whose shape, type or content is wrong.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class WeightsMismatch(BrokenCheckpoint):
             for title, names in (
                 ("missing tensors", self.missing),
                 ("left-over tensors", self.left_over),
-                ("of the wrong shape", self.misshapen),
+                ("that do not fit", self.misshapen),
             )
             if names
         ]

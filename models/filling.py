@@ -6,6 +6,7 @@ never more than one of them in memory.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -78,9 +79,7 @@ def fill(
         absent = [source.name for source in sources if source.name not in known]
         missing += absent
         if not absent:
-            tensors = (
-                lay_out(checkpoint.tensor(known[source.name]), source.layout, shape) for source in sources
-            )
+            tensors = (_read(checkpoint, known[source.name], source.layout, shape) for source in sources)
             misshapen += _copy_rows(name, target.detach(), tensors)
     left_over = [
         name for spelling, name in known.items() if spelling not in used and not _is_ignored(spelling, family)
@@ -89,6 +88,18 @@ def fill(
         raise WeightsMismatch(checkpoint.path, missing=missing, left_over=left_over, misshapen=misshapen)
     if tied is not None:
         _check_tied(checkpoint, family, known, tied)
+
+
+def _read(checkpoint: Checkpoint, name: str, layout: Layout, shape: HeadShape) -> Tensor:
+    """ValueError naming a tensor that is not laid out so, or is none of floating-point numbers: integers are
+    what quantisation left, and mean nothing without their scales."""
+    tensor = checkpoint.tensor(name)
+    if not tensor.is_floating_point():
+        raise ValueError(f"{name} holds {tensor.dtype}, not floating-point numbers")
+    try:
+        return lay_out(tensor, layout, shape)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
 
 
 def _check_tied(checkpoint: Checkpoint, family: Family, known: Mapping[str, str], tied: Tied) -> None:
@@ -165,12 +176,15 @@ def _spell(name: str, family: Family) -> str:
 
 
 def _copy_rows(name: str, target: Tensor, tensors: Iterator[Tensor]) -> list[str]:
-    """Stack tensors into `target`. Returns what is wrong with their shapes, as sentences."""
+    """Stack tensors into `target`. Returns what is wrong with them, as sentences."""
     row = 0
-    for tensor in tensors:
-        place = target[row : row + len(tensor)]
-        if place.shape != tensor.shape:
-            return [f"{name} is {list(target.shape)}; {list(tensor.shape)} does not fit at row {row}"]
-        place.copy_(tensor)
-        row += len(tensor)
+    try:
+        for tensor in tensors:
+            place = target[row : row + math.prod(tensor.shape[:1])]
+            if place.shape != tensor.shape:
+                return [f"{name} is {list(target.shape)}; {list(tensor.shape)} does not fit at row {row}"]
+            place.copy_(tensor)
+            row += len(tensor)
+    except ValueError as error:  # the tensor could not be read
+        return [str(error)]
     return [] if row == len(target) else [f"{name} needs {len(target)} rows, the checkpoint has {row}"]

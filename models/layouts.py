@@ -34,7 +34,7 @@ class HeadShape:
 
 
 def lay_out(tensor: Tensor, layout: Layout, shape: HeadShape) -> Tensor:
-    """The stored `tensor` as ours: weights [out, in], biases [out]."""
+    """The stored `tensor` as ours: weights [out, in], biases [out]. ValueError where it does not lie so."""
     match layout:
         case Layout.IN_OUT:
             return tensor.t() if tensor.dim() == 2 else tensor
@@ -52,6 +52,8 @@ def lay_out(tensor: Tensor, layout: Layout, shape: HeadShape) -> Tensor:
 
 def _unpair(tensor: Tensor, shape: HeadShape) -> Tensor:
     """The turned rows of each head from (x0, y0, x1, y1, …) to (x0, x1, …, y0, y1, …)."""
+    if not tensor.dim() or len(tensor) % shape.head_dim:
+        raise ValueError(f"{list(tensor.shape)} is no number of heads of {shape.head_dim}")
     heads = tensor.reshape(-1, shape.head_dim, *tensor.shape[1:]).clone()
     turned = heads[:, : shape.rotary_size]
     pairs = turned.reshape(len(heads), shape.rotary_size // 2, 2, *tensor.shape[1:])
@@ -62,6 +64,9 @@ def _unpair(tensor: Tensor, shape: HeadShape) -> Tensor:
 def _ungroup(tensor: Tensor, shape: HeadShape) -> Tensor:
     """Rows from (its queries, key, value) of each key head to all queries, all keys, all values."""
     queries = shape.heads // shape.kv_heads
+    if not tensor.dim() or len(tensor) != (shape.heads + 2 * shape.kv_heads) * shape.head_dim:
+        kinds = f"{shape.heads} query and {shape.kv_heads} key and value heads of {shape.head_dim}"
+        raise ValueError(f"{list(tensor.shape)} does not hold {kinds}")
     groups = tensor.reshape(shape.kv_heads, queries + 2, shape.head_dim, *tensor.shape[1:])
     parts = groups.split_with_sizes((queries, 1, 1), dim=1)
     return torch.cat([part.flatten(0, 2) for part in parts])

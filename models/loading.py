@@ -51,7 +51,7 @@ def load(
     if isinstance(config, EncoderConfig):
         return load_encoder(checkpoint, family, config, target, adapter)
     if adapter is not None:
-        raise UnsupportedModel(f"{path} is a decoder; masked-LM adapters are for encoders")
+        raise UnsupportedModel(f"{path} is no encoder; masked-LM adapters are for encoders")
     if isinstance(config, Seq2SeqConfig):
         return load_seq2seq(checkpoint, family, config, target)
     return _load_decoder(checkpoint, family, config, target)

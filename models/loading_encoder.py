@@ -16,6 +16,7 @@ from models.config import EncoderConfig, HeadTask, Pooling
 from models.encoder import Encoder
 from models.errors import BrokenCheckpoint, ChecksumMismatch, UnsupportedModel
 from models.families.naming import Family
+from models.families.reading import architectures
 from models.filling import Tied, fill, materialize, provides
 from models.heads import MaskedLM, MaskedLMHead, ScoringHead, TextScores, TokenScores
 from models.labels import Problem, read_labels, read_problem
@@ -117,8 +118,8 @@ def _task(checkpoint: Checkpoint, family: Family) -> HeadTask | None:
 
 def _announced(raw: Mapping[str, Any], family: Family) -> HeadTask | None:
     """By `architectures`; None: no head. Raises UnsupportedModel naming a head that we do not have."""
-    names = raw.get("architectures") or []
-    tasks = {_named(str(name), family) for name in names}
+    names = architectures(raw)
+    tasks = {_named(name, family) for name in names}
     if len(tasks) > 1:
         raise UnsupportedModel(f"`architectures` is {names!r}; one head at most is supported")
     return tasks.pop() if tasks else None

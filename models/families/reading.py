@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import Any, TypeVar
 
 from models.config import Activation, Bias
@@ -125,8 +125,16 @@ def biases(raw: Mapping[str, Any], *known: str) -> frozenset[Bias]:
     return frozenset(bias for key in known if flag(raw, key, False) for bias in BIASES[key])
 
 
+def architectures(raw: Mapping[str, Any]) -> Sequence[str]:
+    """What transformers calls the model, with its head; UnsupportedModel where that is no list of names."""
+    names = raw.get("architectures") or []
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise UnsupportedModel(f"`architectures` is {names!r}; a list of names was expected")
+    return names
+
+
 def only_heads(raw: Mapping[str, Any], *endings: str) -> None:
     """UnsupportedModel where `architectures` names a model whose name ends in none of these."""
-    for name in raw.get("architectures") or ():
-        if not str(name).endswith(endings):
+    for name in architectures(raw):
+        if not name.endswith(endings):
             raise UnsupportedModel(f"`architectures` names {name}; supported: {', '.join(endings)}")

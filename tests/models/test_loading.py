@@ -28,6 +28,8 @@ LLAMA = {
 }
 BERT = {key: value for key, value in LLAMA.items() if key != "num_key_value_heads"}
 
+GPTJ = {"vocab_size": 40, "n_positions": 32, "n_embd": 16, "n_layer": 1, "n_head": 2, "rotary_dim": 4}
+
 
 @pytest.fixture
 def llama(tmp_path: Path) -> Path:
@@ -77,6 +79,54 @@ def test_a_tensor_of_another_shape_is_named(llama: Path, shape: tuple[int, int])
     change_tensors(llama, lambda tensors: tensors.update({name: torch.zeros(shape)}))
     with pytest.raises(WeightsMismatch, match=r"blocks\.0\.mlp\.gate_up\.weight"):
         load_plain(llama)
+
+
+def test_a_tensor_without_rows_is_named(llama: Path) -> None:
+    change_tensors(llama, lambda tensors: tensors.update({"model.norm.weight": torch.tensor(1.0)}))
+    with pytest.raises(WeightsMismatch, match=r"norm\.weight is \[16\]; \[\] does not fit"):
+        load_plain(llama)
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.bool, torch.complex64])
+def test_numbers_that_are_no_weights_are_refused_by_name(llama: Path, dtype: torch.dtype) -> None:
+    """What is left of a quantised model whose configuration does not say so."""
+    name = "model.layers.0.mlp.up_proj.weight"
+    change_tensors(llama, lambda tensors: tensors.update({name: torch.ones(24, 16, dtype=dtype)}))
+    with pytest.raises(WeightsMismatch, match=rf"{name} holds {dtype}"):
+        load_plain(llama)
+
+
+@pytest.mark.parametrize(
+    ("kind", "config", "changes", "message"),
+    [
+        (
+            transformers.GPTNeoXForCausalLM,
+            transformers.GPTNeoXConfig(**BERT),
+            {"hidden_size": 32},
+            r"query_key_value\.weight: \[48, 16\] does not hold 2 query and 2 key and value heads of 16",
+        ),
+        (
+            transformers.GPTJForCausalLM,
+            transformers.GPTJConfig(**GPTJ),
+            {"n_embd": 12},
+            r"attn\.q_proj\.weight: \[16, 16\] is no number of heads of 6",
+        ),
+    ],
+)
+def test_heads_of_another_size_than_configured_are_named(
+    tmp_path: Path, kind: Any, config: Any, changes: dict[str, object], message: str
+) -> None:
+    kind(config).save_pretrained(tmp_path)
+    change_config(tmp_path, **changes)
+    with pytest.raises(WeightsMismatch, match=message):
+        load_plain(tmp_path)
+
+
+@pytest.mark.parametrize("names", [5, "BertForMaskedLM", [None]])
+def test_architectures_that_are_no_names_are_refused(bert: Path, names: object) -> None:
+    change_config(bert, architectures=names)
+    with pytest.raises(UnsupportedModel, match=r"`architectures` is .*a list of names was expected"):
+        load_plain(bert)
 
 
 def test_a_copy_of_the_embeddings_as_head_is_accepted_and_another_head_is_not(llama: Path) -> None:
@@ -190,5 +240,5 @@ def test_an_adapter_of_other_weights_is_refused(bert: Path, tmp_path: Path) -> N
 
 
 def test_an_adapter_for_a_decoder_is_refused(llama: Path) -> None:
-    with pytest.raises(UnsupportedModel, match="is a decoder"):
+    with pytest.raises(UnsupportedModel, match="is no encoder"):
         load(llama, device=CPU, dtype=torch.float32, adapter=llama)
