@@ -114,6 +114,7 @@ class FakeEngine:
     running: int = 0
     defaults: GenerationDefaults = field(default_factory=GenerationDefaults)
     spoken: tuple[str, ...] = ()
+    needs_target: bool = False
     loaded: dict[str, str] = field(default_factory=dict)  # adapters, and the folders that they came from
     asked: list[GenerateRequest | FillMaskRequest | EmbedRequest] = field(default_factory=list)
 
@@ -155,6 +156,9 @@ class FakeEngine:
 
     def languages(self, model: str) -> tuple[str, ...]:
         return self.spoken
+
+    def needs_target_language(self, model: str) -> bool:
+        return self.needs_target
 
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[Chunk]:
         self._note(request)

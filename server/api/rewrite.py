@@ -102,6 +102,10 @@ def _languages(
     """The folder's defaults for the pair, and the languages to tell the tokenizer. Raises InvalidRequest."""
     source, target = parameters.src_lang, parameters.tgt_lang
     defaults = edge.engine.generation_defaults(card.name)
+    if target is None and edge.engine.needs_target_language(card.name):
+        raise InvalidRequest(
+            "`tgt_lang` is needed: this model translates into several languages", parameter="tgt_lang"
+        )
     if edge.engine.languages(card.name) or (source is None and target is None):
         return defaults.for_task("translation"), (source, target)
     task = f"translation_{source}_to_{target}"

@@ -17,6 +17,7 @@ from server.engine.catalogue import Catalogue, Served
 from server.engine.link import Answer, Link, Lost
 from server.engine.loras import Loras
 from server.engine.messages import Embed, FillMask, Generate, MaskScores, Refused, Sampled, Vector
+from server.engine.sources import needs_target_language
 from server.engine.stats import ModelStats, Stats
 from server.engine.transcript import Transcript
 from server.errors import EngineFailed, InvalidRequest, NotReady, Overloaded, ServerError
@@ -113,6 +114,10 @@ class Engine:
     def languages(self, model: str) -> tuple[str, ...]:
         """Between which that model translates, as requests name them; none where its tokenizer knows none."""
         return self._models.named(model).tokenizer.languages
+
+    def needs_target_language(self, model: str) -> bool:
+        """Whether that model translates into several languages, and into none of them by itself."""
+        return needs_target_language(self._models.named(model))
 
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[Chunk]:
         """Stream the answer. Closing the iterator, for whatever reason, aborts the request."""

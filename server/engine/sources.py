@@ -73,7 +73,12 @@ def in_character(model: Served, request: GenerateRequest, sampling: Sampling) ->
 
 def _language(model: Served, request: GenerateRequest) -> int | None:
     """The token of the language to answer in, where the answer begins with it."""
-    tokenizer, code = model.tokenizer, request.target_language
-    if code is None or tokenizer.target_leads_the_source or tokenizer.target_is_the_start:
+    code = request.target_language
+    if code is None or not model.tokenizer.target_begins_the_answer:
         return None
-    return tokenizer.target_language_id(code)
+    return model.tokenizer.target_language_id(code)
+
+
+def needs_target_language(model: Served) -> bool:
+    """Whether the answer begins with a language that nothing but a request can tell."""
+    return model.tokenizer.target_begins_the_answer and model.defaults.forced_first is None

@@ -43,10 +43,11 @@ class Languages:
     target_is_the_start: bool
 
     def id_of(self, code: str, *, parameter: str) -> int:
-        """Raises InvalidRequest, with some of the codes that there are."""
+        """Raises InvalidRequest, with some of the codes that there are, first those that begin alike."""
         known = self.aliases.get(code, code)
         if known not in self.ids:
-            shown = ", ".join(list(self.ids)[:_SHOWN]) + (", …" if len(self.ids) > _SHOWN else "")
+            likely = sorted(self.ids, key=lambda one: not one.lower().startswith(code[:2].lower()))
+            shown = ", ".join(likely[:_SHOWN]) + (", …" if len(likely) > _SHOWN else "")
             raise InvalidRequest(
                 f"`{parameter}` is not a language of this model; it has {shown}", parameter=parameter
             )

@@ -90,6 +90,12 @@ class Tokenizer:
         """Whether the decoder starts from the target's language (mBART), not from a start token before it."""
         return self._languages is not None and self._languages.target_is_the_start
 
+    @property
+    def target_begins_the_answer(self) -> bool:
+        """Whether the target's language is the first token that the decoder writes (mBART-50, M2M100)."""
+        asked = self._languages is not None
+        return asked and not self.target_leads_the_source and not self.target_is_the_start
+
     def target_language_id(self, code: str) -> int:
         """The token of a language to translate into: the first that the decoder writes after its start.
 

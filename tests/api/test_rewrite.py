@@ -128,6 +128,18 @@ async def test_pairs_that_a_model_was_trained_for_by_name(client: AsyncClient, e
     assert "its pairs: en_to_de" in said
 
 
+async def test_a_translator_that_has_to_be_told_into_what_is_told(
+    client: AsyncClient, engine: FakeEngine
+) -> None:
+    engine.spoken, engine.needs_target = ("en_XX", "de_DE"), True
+    for parameters in ({}, {"src_lang": "en_XX"}):
+        said = await refusal(client, "/translate", parameters=parameters)
+        assert "`tgt_lang` is needed" in said
+    body = {"inputs": "a text", "parameters": {"tgt_lang": "de_DE"}}
+    assert (await client.post("/translate", json=body)).status_code == 200
+    assert (await client.post("/summarize", json={"inputs": "a text"})).status_code == 200
+
+
 async def test_truncation_is_asked_for(client: AsyncClient, engine: FakeEngine) -> None:
     await client.post("/summarize", json={"inputs": "a text", "parameters": {"truncation": "only_first"}})
     assert asked(engine).truncate == TRANSLATOR.source_tokens

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
+from tokenizers import Tokenizer as Backend
 from tokenizers import normalizers
 
 from server.engine import commands
 from server.engine.catalogue import Served
+from server.engine.sources import needs_target_language
 from server.errors import AnswerTooLong, ContextTooLong, EmptyInput, InvalidRequest
 from server.request import GenerateRequest, Sampling
-from server.text.tokenizer import Tokenizer
+from server.text.generation_defaults import GenerationDefaults
+from server.text.tokenizer import Tokenizer, load_tokenizer
 from server.text.vocabulary import Vocabulary
 from tests.fakes import DECODER, TRANSLATOR
+from tests.text.folders import save_family
 from tests.text.vocabularies import byte_level, tokenizer
 
 TEXT = "the cat sat on the mat"
@@ -41,7 +48,7 @@ def test_a_source_that_is_too_long_is_refused_with_its_length() -> None:
 
 
 def test_a_source_of_which_no_token_is_left_is_empty() -> None:
-    backend = byte_level()
+    backend = Backend.from_str(byte_level().to_str())  # the other is everyone's
     backend.normalizer = normalizers.Strip()
     model = Served(card=TRANSLATOR, tokenizer=Tokenizer(Vocabulary(backend=backend)))
     for prompt in (" ", "", ()):
@@ -58,3 +65,12 @@ def test_a_source_is_cut_at_its_end_and_never_down_to_its_special_tokens() -> No
         assert cut == (*whole[: truncate - 1], whole[-1])
     with pytest.raises(InvalidRequest, match="`truncate` must be above 2"):
         commands.generate(1, model, GenerateRequest(prompt=TEXT, sampling=GREEDY, truncate=2))
+
+
+def test_a_target_language_is_needed_where_it_begins_the_answer_and_nothing_else_says_it(
+    tmp_path: Path,
+) -> None:
+    nllb = Served(card=TRANSLATOR, tokenizer=load_tokenizer(save_family(tmp_path, "Nllb")))
+    assert needs_target_language(nllb)
+    assert not needs_target_language(replace(nllb, defaults=GenerationDefaults(forced_first=7)))
+    assert not needs_target_language(TRANSLATES)

@@ -53,6 +53,7 @@ def test_mbart_says_the_source_language_on_the_side_that_it_was_trained_to(
     assert tokenizer.languages[:2] == ("ar_AR", "cs_CZ")
     assert not tokenizer.target_leads_the_source
     assert tokenizer.target_is_the_start == (family == "MBart")
+    assert tokenizer.target_begins_the_answer == (family == "MBart50")
 
 
 def test_a_folder_may_have_a_source_language_of_its_own(tmp_path: Path) -> None:
@@ -138,6 +139,7 @@ def test_marian_is_told_the_target_before_the_text(tmp_path: Path) -> None:
     assert tokenizer.languages == ("fra", "por_br")
     assert tokenizer.target_leads_the_source
     assert not tokenizer.target_is_the_start
+    assert not tokenizer.target_begins_the_answer
     assert tokenizer.target_language_id("por_br") == expected[0]
     assert tokenizer.decode(expected) == "the License"
     with pytest.raises(InvalidRequest, match="`src_lang` cannot be given") as raised:
@@ -162,7 +164,7 @@ def t5(folder: Path) -> Tokenizer:
 
 
 def test_an_unknown_language_is_answered_with_some_that_exist(tmp_path: Path) -> None:
-    with pytest.raises(InvalidRequest, match=r"`src_lang` .* it has ar_AR, cs_CZ, .*, …$") as raised:
+    with pytest.raises(InvalidRequest, match=r"`src_lang` .* it has de_DE, ar_AR, .*, …$") as raised:
         mbart(tmp_path).encode("x", source_language="deu")
     assert raised.value.parameter == "src_lang"
     with pytest.raises(InvalidRequest, match="`tgt_lang` is not a language of this model") as raised:
@@ -173,6 +175,7 @@ def test_an_unknown_language_is_answered_with_some_that_exist(tmp_path: Path) ->
 def test_a_tokenizer_without_languages_takes_none(tmp_path: Path) -> None:
     tokenizer = t5(tmp_path)
     assert tokenizer.languages == ()
+    assert not tokenizer.target_begins_the_answer
     with pytest.raises(InvalidRequest, match=r"`src_lang` cannot be given: .* has no languages"):
         tokenizer.encode("x", source_language="en")
     with pytest.raises(InvalidRequest, match=r"`tgt_lang` cannot be given: .* has no languages") as raised:
