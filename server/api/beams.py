@@ -20,7 +20,7 @@ class BeamParameters(StrictBody):
     model_config = ConfigDict(use_attribute_docstrings=True)
 
     num_beams: Annotated[int, Field(ge=1, le=MAX_BEAMS)] | None = None
-    """How many texts to follow side by side; 1: none but the one."""
+    """How many texts to follow side by side; 1: none but the one. `stop` cuts the text that is found."""
     length_penalty: LengthPenalty | None = None
     """A text's log-probability is divided by its length to this power: above 0, long texts win."""
     early_stopping: bool | Literal["never"] | None = None

@@ -18,9 +18,9 @@ MAX_INPUTS = 256
 class Limits:
     """Bounds on one request. Passing one is refused with `RequestTooLarge`, which names the bound.
 
-    `max_cost` bounds prompts x samples x tokens to be generated for each: the time that one request can
-    take from all others. The default is 32 texts that each fill a context of 8192 tokens. A prompt that is
-    scored is computed for each sample anew, and counts for all but the first, a character as a token.
+    `max_cost` bounds prompts x samples or beams x tokens to be generated for each: the time that one request
+    can take from all others. The default is 32 texts that each fill a context of 8192 tokens. A prompt that
+    is scored is computed for each sample anew, and counts for all but the first, a character as a token.
     """
 
     max_body_bytes: int = 2 * 1024 * 1024
@@ -67,22 +67,26 @@ class Limits:
             )
 
     def check_cost(self, requests: Sequence[GenerateRequest], card: ModelCard) -> None:
-        """Refuse texts x new tokens above `max_cost`, where `requests` holds one for each sample of a prompt.
+        """Refuse texts x new tokens above `max_cost`, where `requests` holds one for each sample of a prompt,
+        and every beam of a search is a text.
 
         No text costs more than its model's context, and none costs nothing: a prompt may be scored alone.
         """
         anew = sum(map(_scored_anew, requests))
-        cost = anew + sum(_cost(request.max_new_tokens, card) for request in requests)
+        cost = anew + sum(_cost(request, card) for request in requests)
         if cost > max(self.max_cost, card.max_tokens):
             scored = ", and the prompt is scored for each sample" if anew else ""
+            beams = " x beams" if any(request.beams for request in requests) else ""
             raise RequestTooLarge(
-                f"prompts x samples x new tokens must be <= {self.max_cost}. Given: {cost}{scored}",
+                f"prompts x samples{beams} x new tokens must be <= {self.max_cost}. Given: {cost}{scored}",
                 parameter="max_new_tokens",
             )
 
 
-def _cost(new_tokens: int | None, card: ModelCard) -> int:
-    return card.max_tokens if new_tokens is None else min(max(new_tokens, 1), card.max_tokens)
+def _cost(request: GenerateRequest, card: ModelCard) -> int:
+    asked = card.max_tokens if request.max_new_tokens is None else request.max_new_tokens
+    texts = 1 if request.beams is None else request.beams.width
+    return texts * min(max(asked, 1), card.max_tokens)
 
 
 def _scored_anew(request: GenerateRequest) -> int:

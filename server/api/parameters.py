@@ -38,7 +38,7 @@ class GenerationParameters(SamplerParameters, BeamParameters, StandingParameters
     )
     ignore_eos: bool | None = None
     truncate: TokenCount | None = Field(None, validation_alias=named("truncate"))
-    """Keep only the last so many tokens of the prompt."""
+    """Keep only the last so many tokens of the prompt; the first, where an encoder reads it."""
     src_lang: Word | None = None
     """The language of the prompt, for a model that translates; its own default without one."""
     tgt_lang: Word | None = None

@@ -293,6 +293,15 @@ async def test_the_cost_of_a_request_counts_its_samples(served: Served, engine: 
     assert not engine.asked
 
 
+async def test_the_cost_of_a_request_counts_its_beams(served: Served, engine: FakeEngine) -> None:
+    parameters = {"num_beams": 3, "max_new_tokens": 50}
+    async with served(engine, limits=Limits(max_cost=100)) as client:
+        response = await client.post("/generate", json={"inputs": "hi", "parameters": parameters})
+    assert response.status_code == 422
+    assert "prompts x samples x beams x new tokens must be <= 100. Given: 150" in response.json()["error"]
+    assert not engine.asked
+
+
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
