@@ -64,7 +64,7 @@ class Embeddings(nn.Module):
     def forward(self, tokens: Tensor, positions: Tensor, segments: Tensor | None = None) -> Tensor:
         hidden = self.words(tokens)
         if self._scale != 1.0:
-            hidden = hidden * hidden.new_tensor(self._scale)  # rounded to the dtype, as Gemma was trained
+            hidden = hidden * hidden.new_full((), self._scale)  # rounded to the dtype, as Gemma was trained
         if self.project is not None:
             hidden = self.project(hidden)
         if self.positions is not None:
