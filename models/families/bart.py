@@ -12,7 +12,8 @@ from models.families.naming import Family
 from models.families.reading import refuse, whole
 from models.positions import Learned
 
-# Dropout, what once chose among tokenizers and texts, and what `final_logits_bias` says for itself.
+# Dropout, how DistilBART was trained, what once chose among tokenizers and texts, and what
+# `final_logits_bias` says for itself.
 NEUTRAL = frozenset(
     {
         "activation_dropout",
@@ -24,6 +25,8 @@ NEUTRAL = frozenset(
         "force_bos_token_to_be_generated",
         "num_hidden_layers",
         "output_past",
+        "replacing_rate",
+        "save_step",
     }
 )
 

@@ -25,10 +25,11 @@ def gemma(raw: Mapping[str, Any]) -> DecoderConfig:
 
 
 def gemma2(raw: Mapping[str, Any]) -> DecoderConfig:
-    plain = sandwiched(raw, "gemma2")
+    plain, size = sandwiched(raw, "gemma2"), window(raw, WINDOW)
+    refuse(raw, {"sliding_window_size": size})  # the first files say it twice
     return replace(
         plain,
-        local=by_type(raw, plain.layers, window(raw, WINDOW), default=lambda layer: layer % 2 == 0),
+        local=by_type(raw, plain.layers, size, default=lambda layer: layer % 2 == 0),
         score_cap=cap(raw, "attn_logit_softcapping", 50.0),
         logit_cap=cap(raw, "final_logit_softcapping", 30.0),
     )

@@ -23,6 +23,7 @@ from models.positions import Rotary
 
 
 def config(raw: Mapping[str, Any]) -> DecoderConfig:
+    refuse(raw, {"activation": "swiglu"})  # Falcon 3 says in its own word what `hidden_act` says
     return plain(raw, "llama", biased=tuple(BIASES))
 
 
@@ -83,4 +84,5 @@ FAMILY = Family(
     names=NAMES,
     ignored=("model.layers.*.self_attn.rotary_emb.inv_freq",),  # a buffer
     head="lm_head.weight",
+    neutral=frozenset({"max_sequence_length"}),  # of LLaMA 1 and Vicuna: nothing is made of it
 )

@@ -95,6 +95,7 @@ def _scaled(
     kind = choice(fields, "rope_type" if "rope_type" in fields else "type", kinds or SCALINGS, "default")
     found = Rotary(theta=theta, size=size, scaling=kind(fields, raw))
     fields.get("type")  # some files have both names
+    fields.get("finetuned")  # YaRN's first files: whether the model was trained on with it
     _all_read(fields, "rope_scaling")
     return found
 
