@@ -31,21 +31,34 @@ from server.text.tokenizer import load_tokenizer
 
 def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
-    link = socket.socket(fileno=int(sys.argv[1]))
+    with socket.socket(fileno=int(sys.argv[1])) as link:
+        return serve(link)
+
+
+def serve(link: socket.socket) -> int:
+    """Load the models that come over `link`, and run until it closes. 1 where they cannot be loaded."""
     setup = _receive_setup(link)
     try:
         members = load_all(setup)
         adapters = _adapters(members)
         loras = _load_loras(setup, adapters)
     except (ModelError, DeviceError) as error:
-        with suppress(ConnectionError):  # the other process may have given up before
-            link.sendall(frame(LoadFailed(str(error))))
+        _say(link, LoadFailed(str(error)))
         return 1
-    link.sendall(frame(Ready([member.card for member in members], loras)))
+    if not _say(link, Ready([member.card for member in members], loras)):
+        return 1
     scheduler = Scheduler({one.card.name: one.lane for one in members}, itl_target_s=setup.itl_target_s)
     runner = Runner({one.card.name: one.runner for one in members})
     Loop(link, scheduler, runner, _constraints(setup, members), adapters).run()
     return 0
+
+
+def _say(link: socket.socket, event: LoadFailed | Ready) -> bool:
+    """False where the other process has given up before: it has said why."""
+    with suppress(ConnectionError):
+        link.sendall(frame(event))
+        return True
+    return False
 
 
 def _adapters(members: Sequence[Member]) -> LoadedAdapters:
