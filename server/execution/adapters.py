@@ -46,11 +46,12 @@ class LoadedAdapters:
 
     def attach(self, model: str, name: str, path: str) -> str:
         """As `load`, for a server that is running. Raises InvalidRequest."""
+        at_fault = "lora_path" if model in self._bases else "model"
         try:
             return self.load(model, name, path)
         except ModelError as error:
             message = str(error).replace(path, "the adapter")  # where it lies is nobody's business
-            raise InvalidRequest(message, parameter="lora_path") from error
+            raise InvalidRequest(message, parameter=at_fault) from error
 
     def detach(self, model: str, name: str) -> None:
         if model in self._bases:

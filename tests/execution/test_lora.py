@@ -208,5 +208,6 @@ def test_loading_reports_what_is_wrong_without_saying_where(loaded: LoadedDecode
         adapters.attach("m", "c", str(folder))
     assert "secret" not in str(refused.value)
     assert refused.value.parameter == "lora_path"
-    with pytest.raises(InvalidRequest, match="t5 takes no adapters"):
+    with pytest.raises(InvalidRequest, match="t5 takes no adapters") as refused:
         adapters.attach("t5", "c", str(folder))
+    assert refused.value.parameter == "model"
