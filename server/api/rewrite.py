@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 from fastapi import APIRouter, Request
-from pydantic import ConfigDict
+from pydantic import ConfigDict, model_validator
+from pydantic_core import PydanticCustomError
 from starlette.responses import Response
 
 from server.api.connection import every, unless_gone
@@ -40,6 +41,19 @@ class TaskParameters(StandingParameters):
     """Whether a text that is too long is cut at its end."""
     clean_up_tokenization_spaces: bool | None = None
     """Whether spaces before punctuation are taken back."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_level(cls, given: Any) -> Any:
+        """Say where a parameter belongs that stands one level too high, as in old examples of the tasks."""
+        if not isinstance(given, dict):
+            return given
+        elsewhere = RewriteParameters.model_fields.keys() - cls.model_fields.keys() - {*OUTSIDE}
+        for name in given:
+            if name in elsewhere:
+                message = "takes `{name}` in `generate_parameters`"
+                raise PydanticCustomError("one_level_too_high", message, {"name": name})
+        return given
 
     @property
     def truncates(self) -> bool:

@@ -167,6 +167,8 @@ async def test_spaces_before_punctuation_are_taken_back(served: Served) -> None:
         ({"generate_parameters": {"num_beams": 2, "temperature": 0.3}}, "`temperature` and `num_beams`"),
         ({"generate_parameters": {"num_beams": 2, "do_sample": True}}, "`do_sample` and `num_beams`"),
         ({"generate_parameters": {"timeout": 2.0}}, "`timeout` stands beside `generate_parameters`"),
+        ({"max_length": 30}, "`parameters` takes `max_length` in `generate_parameters`"),
+        ({"num_beams": 4}, "`parameters` takes `num_beams` in `generate_parameters`"),
         ({"truncation": "sometimes"}, "truncation"),
         ({"tgt_lang": "de"}, "unknown field `parameters.tgt_lang`"),
     ],
