@@ -14,12 +14,13 @@ from typing import Any
 from models.config import Activation, Bias, DecoderConfig, Head, Local, Mlp, Norm, QueryKeyNorm
 from models.errors import UnsupportedModel
 from models.families.naming import Family, Layout, Names, Stored
-from models.families.reading import number, whole
+from models.families.reading import number, refuse, whole
 from models.positions import FactorScaling, Learned, LinearScaling, Rotary
 
 # Facts that a GGUF file states through its tensors; so are some vocabulary sizes. `models.loading` adds them.
-HAS_HEAD = "tensors.has_head"
-ROPE_FACTORS = "tensors.rope_factors"
+FACTS = "tensors."
+HAS_HEAD = f"{FACTS}has_head"
+ROPE_FACTORS = f"{FACTS}rope_factors"
 
 WORDS, HEAD, FACTORS = "token_embd.weight", "output.weight", "rope_freqs.weight"
 
@@ -61,6 +62,8 @@ def config(architecture: str, raw: Mapping[str, Any]) -> DecoderConfig:
         )
     heads, hidden_size = whole(raw, key("attention.head_count")), whole(raw, key("embedding_length"))
     head_dim = whole(raw, key("attention.key_length"), hidden_size // heads)
+    refuse(raw, {key("attention.causal"): True, key("attention.value_length"): head_dim})
+    refuse(raw, {key("rope.scale_linear"): 1.0})  # an older way to say `rope.scaling.factor`
     context_length, layers = whole(raw, key("context_length")), whole(raw, key("block_count"))
     window = whole(raw, window_key) if (window_key := key("attention.sliding_window")) in raw else None
     norm_key = "attention.layer_norm_rms_epsilon" if plan.norm is Norm.RMS else "attention.layer_norm_epsilon"
@@ -131,9 +134,28 @@ GPT2_NAMES: Names = {
     "blocks.{}.mlp.up": "blk.{}.ffn_up",
 }
 
+# Of texts longer than the model was trained for, where scaling says how; and how the file came about.
+NEUTRAL = (
+    "expert_used_count",
+    "pooling_type",
+    "rope.scaling.finetuned",
+    "rope.scaling.original_context_length",
+    "tensor_data_layout",
+)
+
+
+def _family(architecture: str, names: Names) -> Family:
+    return Family(
+        config=partial(config, architecture),
+        names=names,
+        ignored=(FACTORS,),
+        neutral=frozenset(f"{architecture}.{key}" for key in NEUTRAL),
+    )
+
+
 FAMILIES: Mapping[str, Family] = {
-    "llama": Family(config=partial(config, "llama"), names=names(paired=True), ignored=(FACTORS,)),
-    "qwen2": Family(config=partial(config, "qwen2"), names=names(), ignored=(FACTORS,)),
-    "qwen3": Family(config=partial(config, "qwen3"), names=names(), ignored=(FACTORS,)),
-    "gpt2": Family(config=partial(config, "gpt2"), names=GPT2_NAMES),
+    "llama": _family("llama", names(paired=True)),
+    "qwen2": _family("qwen2", names()),
+    "qwen3": _family("qwen3", names()),
+    "gpt2": _family("gpt2", GPT2_NAMES),
 }

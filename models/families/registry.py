@@ -104,17 +104,18 @@ def read(raw: Mapping[str, Any]) -> tuple[Family, Config]:
     that is not implemented.
     """
     if "general.architecture" in raw:
-        family = choice(raw, "general.architecture", gguf.FAMILIES)
-        return family, _config(family, raw)
-    family = _named(raw.get("model_type"))
-    raw = _respelled(raw, family.keys)
+        family, name = choice(raw, "general.architecture", gguf.FAMILIES), raw["general.architecture"]
+        raw = {key: value for key, value in raw.items() if key.startswith((f"{name}.", gguf.FACTS))}
+    else:
+        family, name = _named(raw.get("model_type")), raw["model_type"]
+        raw = _respelled(raw, family.keys)
     fields = Fields(raw)
     config = _config(family, fields)
     unread = sorted(set(fields.unread()) - NEUTRAL - family.neutral)
     unread = [key for key in unread if key not in STATED or raw[key] != STATED[key]]
     if unread:
         keys = ", ".join(f"`{key}` {raw[key]!r}" for key in unread)
-        raise UnsupportedModel(f"the model's configuration has {keys}: not supported for {raw['model_type']}")
+        raise UnsupportedModel(f"the model's configuration has {keys}: not supported for {name}")
     return family, config
 
 

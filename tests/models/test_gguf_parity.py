@@ -14,6 +14,8 @@ import transformers
 from torch import Tensor
 
 from models.errors import UnsupportedModel
+from models.families.gguf import HAS_HEAD
+from models.families.registry import read
 from models.loading import LoadedDecoder, load
 from tests.models.paged import CPU, Session
 
@@ -203,6 +205,10 @@ def test_llama3_scaling_is_read_from_its_tensor_of_factors(tmp_path: Path) -> No
         ("llama", {"expert_count": 8}, "`llama.expert_count` is 8"),
         ("llama", {"rope.dimension_count": 4}, "`llama.rope.dimension_count` is 4, not 8"),
         ("llama", {"block_count": 0}, "`llama.block_count`"),
+        ("llama", {"rope.scale_linear": 2}, "`llama.rope.scale_linear` is 2; only 1.0"),
+        ("llama", {"attention.causal": 0}, "`llama.attention.causal` is 0; only True"),  # an encoder's
+        ("llama", {"attention.value_length": 4}, "`llama.attention.value_length` is 4; only 8"),
+        ("llama", {"residual_scale": 2}, "has `llama.residual_scale` 2: not supported for llama"),
     ],
 )
 def test_what_is_not_implemented_is_refused_by_name(
@@ -214,3 +220,11 @@ def test_what_is_not_implemented_is_refused_by_name(
     with pytest.raises(UnsupportedModel) as caught:
         load(file, device=CPU, dtype=torch.float32)
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("making", [{"tensor_data_layout": "Meta AI original pth"}, {"pooling_type": 0}])
+def test_what_a_file_says_of_its_making_is_read_past(making: dict[str, int | str]) -> None:
+    plain = {f"llama.{key}": value for key, value in LLAMA_METADATA.items()}
+    plain |= {"general.architecture": "llama", "llama.vocab_size": 64, HAS_HEAD: True}
+    made = {f"llama.{key}": value for key, value in making.items()}
+    assert read({**plain, **made}) == read(plain)
