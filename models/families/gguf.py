@@ -25,6 +25,10 @@ ROPE_FACTORS = f"{FACTS}rope_factors"
 WORDS, HEAD, FACTORS = "token_embd.weight", "output.weight", "rope_freqs.weight"
 
 
+# Without experts, causal, and scaled by `rope.scaling.factor`, if at all: `scale_linear` is its older name.
+ONLY = {"expert_count": 0, "attention.causal": True, "rope.scale_linear": 1.0}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """What a GGUF architecture is built of, beyond its sizes."""
@@ -56,14 +60,11 @@ def config(architecture: str, raw: Mapping[str, Any]) -> DecoderConfig:
     """Raises UnsupportedModel naming the key that is missing or not implemented."""
     plan = PLANS[architecture]
     key = partial("{}.{}".format, architecture)
-    if raw.get(key("expert_count"), 0):
-        raise UnsupportedModel(
-            f"`{key('expert_count')}` is {raw[key('expert_count')]}; experts are not supported"
-        )
     heads, hidden_size = whole(raw, key("attention.head_count")), whole(raw, key("embedding_length"))
     head_dim = whole(raw, key("attention.key_length"), hidden_size // heads)
-    refuse(raw, {key("attention.causal"): True, key("attention.value_length"): head_dim})
-    refuse(raw, {key("rope.scale_linear"): 1.0})  # an older way to say `rope.scaling.factor`
+    refuse(
+        raw, {key(name): value for name, value in ONLY.items()} | {key("attention.value_length"): head_dim}
+    )
     context_length, layers = whole(raw, key("context_length")), whole(raw, key("block_count"))
     window = whole(raw, window_key) if (window_key := key("attention.sliding_window")) in raw else None
     norm_key = "attention.layer_norm_rms_epsilon" if plan.norm is Norm.RMS else "attention.layer_norm_epsilon"
