@@ -74,6 +74,12 @@ CATALOGUE: Mapping[str, Entry] = {
         ("HuggingFaceTB/SmolLM2-135M-Instruct", "meta-llama/Llama-3.2-1B"),
         "rms norm; rotary; pre; gated MLP; grouped queries",
     ),
+    "smollm3": Entry(
+        Kind.DECODER,
+        "SmolLM3",
+        ("HuggingFaceTB/SmolLM3-3B",),
+        "rms norm; rotary; pre; gated MLP; grouped queries; windows",
+    ),
     "mistral": Entry(
         Kind.DECODER,
         "Mistral",

@@ -115,7 +115,7 @@ def test_sources_are_encoded_as_by_the_reference(pair: Pair) -> None:
         largest(ours - encode(torch.tensor([source])).last_hidden_state[0])
         for ours, source in zip(hidden, SOURCES.values(), strict=True)
     ]
-    pair.check("hidden states", max(errors), limit=1e-4)
+    pair.check("hidden", max(errors), limit=1e-4)
 
 
 def test_logits_are_those_of_the_reference(pair: Pair) -> None:
