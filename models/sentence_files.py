@@ -48,7 +48,7 @@ class LoadedSentence:
 
     module: Sentence
     normalize: bool
-    fingerprints: tuple[str, ...]  # of the weights that it has
+    fingerprints: tuple[str, ...]  # of the files that decide what it does
 
 
 def load_sentence(folder: Path, hidden_size: int, device: torch.device) -> LoadedSentence:
@@ -60,22 +60,28 @@ def load_sentence(folder: Path, hidden_size: int, device: torch.device) -> Loade
     """
     modules = _modules(folder)
     poolings: Sequence[Pooling] = (Pooling.MEAN,)
-    dense, files, size = list[Dense](), list[Path](), hidden_size
+    dense, size = list[Dense](), hidden_size
     for kind, path in modules:
         if kind == "Pooling":
             poolings = _poolings(_read(path / "config.json", dict), hidden_size)
             size = hidden_size * len(poolings)
         if kind == "Dense":
             dense.append(_dense(path, size))
-            files.append(path / WEIGHTS)
             size = dense[-1].linear.out_features
         if kind == "Normalize" and (path / "config.json").is_file():
             refuse(_read(path / "config.json", dict), WHOLE_TEXT)
     return LoadedSentence(
         module=Sentence(poolings, dense, hidden_size).to(device).eval(),
         normalize=any(kind == "Normalize" for kind, _ in modules),
-        fingerprints=tuple(digest([file]) for file in files),
+        fingerprints=tuple(digest([file]) for file in _deciding(folder, modules)),
     )
+
+
+def _deciding(folder: Path, modules: Sequence[tuple[str, Path]]) -> list[Path]:
+    """The files behind a sentence's vector; the encoder has its own fingerprint."""
+    own = [path for kind, path in modules if kind != "Transformer"]
+    files = [folder / "modules.json", *(path / name for path in own for name in ("config.json", WEIGHTS))]
+    return [file for file in files if file.is_file()]
 
 
 def _modules(folder: Path) -> list[tuple[str, Path]]:

@@ -144,6 +144,18 @@ def test_dense_layers_follow_the_pooling(tmp_path: Path) -> None:
     assert (sentence.module.size, sentence.normalize) == (3, True)
 
 
+def test_what_is_made_of_token_vectors_is_part_of_the_fingerprint(tmp_path: Path) -> None:
+    seen = {load_sentence(tmp_path, SIZE, CPU).fingerprints}
+    for kinds, pooling in (
+        (("Transformer", "Pooling"), MEAN),
+        (("Transformer", "Pooling"), {"pooling_mode_cls_token": True}),
+        (("Transformer", "Pooling", "Normalize"), {"pooling_mode_cls_token": True}),
+    ):
+        write_modules(tmp_path, *kinds, pooling=pooling)
+        seen.add(load_sentence(tmp_path, SIZE, CPU).fingerprints)
+    assert len(seen) == 4
+
+
 def test_other_dense_weights_are_another_model(bert: Path) -> None:
     write_modules(bert, "Transformer", "Pooling", "Dense")
     fingerprints = set()
