@@ -18,9 +18,9 @@ def temperature(sampling: Sampling, flatness: Callable[[], float]) -> float:
     the share of the greatest possible entropy, to the power of `dynatemp_exponent` puts it (as in llama.cpp).
     """
     wanted = sampling.temperature
-    if sampling.dynatemp_range > 0.0:
-        low = max(0.0, wanted - sampling.dynatemp_range)
-        high = wanted + sampling.dynatemp_range
+    low = max(0.0, wanted - sampling.dynatemp_range)
+    high = wanted + sampling.dynatemp_range
+    if high > low:  # a range may be too small to make a difference
         with np.errstate(all="ignore"):  # a negative power of zero is infinite: as hot as can be
             wanted = low + (high - low) * float(np.float_power(flatness(), sampling.dynatemp_exponent))
     return min(max(wanted, COLDEST), HOTTEST)

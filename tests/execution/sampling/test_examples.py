@@ -12,6 +12,7 @@ import torch
 from server.execution.randomness import uniform
 from server.execution.sampling import Row, ranking, sample
 from server.execution.sampling.ranking import everything, falling
+from server.execution.sampling.temperature import temperature
 from server.execution.sampling.whole import Whole
 from server.request import Dry, Sampling, Stage
 
@@ -325,3 +326,9 @@ def test_the_falling_order_is_that_of_a_stable_sort() -> None:
     )
     expected = scores.sort(descending=True, stable=True).indices
     assert falling(scores.numpy()).tolist() == expected.tolist()
+
+
+def test_a_range_of_temperatures_too_small_to_matter_changes_nothing() -> None:
+    """Nothing times infinity is not a number."""
+    sampling = Sampling(dynatemp_range=5e-324, dynatemp_exponent=-1e6)
+    assert temperature(sampling, lambda: 0.01) == 1.0
