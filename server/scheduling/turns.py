@@ -17,7 +17,7 @@ from server.scheduling.plan import DecodeStep, Step
 
 Lane = GenerationLane | EncodingLane
 
-LEAST_REST = 0.1  # of the target: what other work gets even where the streams alone take longer
+LEAST_REST = 0.25  # of the target: what other work gets even where the streams alone take longer
 FEWEST_TOKENS = 16  # of a quantum: less is not worth a pass
 UNMEASURED_TOKENS = 64  # a quantum while nobody knows how long tokens take
 MOST_DEBT = 20.0  # times the target: beyond, it was the device that stalled

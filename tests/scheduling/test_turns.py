@@ -168,3 +168,15 @@ def test_every_lane_with_streams_has_a_row_in_every_round() -> None:
 def test_a_target_that_is_no_time_is_refused(target_s: float) -> None:
     with pytest.raises(ValueError, match="between tokens"):
         Scheduler({}, itl_target_s=target_s)
+
+
+def test_streams_that_need_more_than_the_target_leave_others_a_tenth_of_the_device() -> None:
+    """Else what comes steadily beside them would wait ever longer."""
+    server = warm(max_sequences=64)
+    streams = [server.stream(new=3000) for _ in range(50)]  # 60 ms a step, and the target is 50
+    server.gaps(streams[0], 3)
+    server.embed(tokens=5, count=9000)
+    server.spent = dict.fromkeys(server.spent, 0.0)
+    server.gaps(streams[0], 40)
+    part = server.spent["bert"] / sum(server.spent.values())
+    assert 0.1 <= part <= 0.25
