@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -99,10 +99,7 @@ class Decoder(nn.Module):
         for `logits`. `mixing`: which of them run with which adapter.
         """
         hidden = self.embeddings(tokens, positions)
-        contexts = self.sights.look(positions, paging, cache, hidden.dtype, mixing)
-        for block, context in zip(self.blocks, contexts, strict=True):
-            hidden = block(hidden, context)
-        return hidden if self.norm is None else self.norm(hidden)
+        return self._through(hidden, self.sights.look(positions, paging, cache, hidden.dtype, mixing))
 
     def logits(self, hidden: Tensor, mixing: Mixing | None = None) -> Tensor:
         """hidden [R, hidden] of the rows that are sampled -> logits [R, vocab], float32.
@@ -110,6 +107,12 @@ class Decoder(nn.Module):
         `mixing`: which of these rows run with which adapter.
         """
         return self.head(hidden, self.embeddings.words.weight, mixing)
+
+    def _through(self, hidden: Tensor, contexts: Iterable[LayerContext]) -> Tensor:
+        """All blocks, each with its context, and the last norm: [T, hidden] -> [T, hidden]."""
+        for block, context in zip(self.blocks, contexts, strict=True):
+            hidden = block(hidden, context)
+        return hidden if self.norm is None else self.norm(hidden)
 
     def _block(self, config: DecoderConfig) -> Block:
         return BLOCKS[config.residual](config, CausalAttention(config))
@@ -136,8 +139,7 @@ class Sights(nn.Module):
     ) -> Iterator[LayerContext]:
         """A context for each layer."""
         config = self._config
-        shape = Shape(heads=config.heads, kv_heads=config.kv_heads, head_dim=config.head_dim, dtype=dtype)
-        plans = plan(paging, shape, self._kinds())
+        plans = plan(paging, self.shape(dtype), self._kinds())
         rotations = [rotary(positions) for rotary in self.rotaries] or [None]
         written = places(paging.blocks, paging.offsets, paging.block_size, config.kv_heads)
         local = config.local.layers if config.local else frozenset()
@@ -152,15 +154,25 @@ class Sights(nn.Module):
                 mixing=mixing,
             )
 
+    def shape(self, dtype: torch.dtype) -> Shape:
+        """Of the attention of every layer."""
+        config = self._config
+        return Shape(heads=config.heads, kv_heads=config.kv_heads, head_dim=config.head_dim, dtype=dtype)
+
+    @property
+    def scale(self) -> float:
+        """What scores are multiplied by."""
+        config = self._config
+        return config.head_dim**-0.5 if config.scale is None else config.scale
+
     def _kinds(self) -> list[Sight]:
         """Of the layers that see everything, then of the local ones, if there are any."""
         config = self._config
         bias: ScoreBias | None = self.bias if self.bias is not None else self._alibi
-        scale = config.head_dim**-0.5 if config.scale is None else config.scale
         local = config.local
         windows: list[int | None] = [] if local and len(local.layers) == config.layers else [None]
         windows += [local.window] if local else []
-        return [Sight(scale=scale, window=each, bias=bias, cap=config.score_cap) for each in windows]
+        return [Sight(scale=self.scale, window=each, bias=bias, cap=config.score_cap) for each in windows]
 
 
 class LMHead(nn.Module):

@@ -15,14 +15,13 @@ from torch import Tensor, nn
 
 from models.blocks import Block, Context
 from models.config import Bias, DecoderConfig, Residual, Seq2SeqConfig
-from models.decoder import CausalAttention, LayerContext, LMHead, Sights
+from models.decoder import CausalAttention, Decoder, LayerContext
 from models.encoder import Encoder
 from models.kv_cache import KVCache
-from models.layers.embedding import Embeddings
 from models.layers.linear import Linear
 from models.layers.lora import Mixing
 from models.layers.norm import build_norm
-from models.ops.attention import AttentionPlan, Shape, Sight, attend, places, plan, write
+from models.ops.attention import AttentionPlan, Sight, attend, places, plan, write
 from models.ops.paging import Paging, Sources, Written
 
 
@@ -88,21 +87,10 @@ CROSS_BLOCKS: dict[Residual, type[CrossBlock]] = {
 }
 
 
-class CrossDecoder(nn.Module):
+class CrossDecoder(Decoder):
     """The decoder's half: that of `models.decoder`, with cross-attention in every block."""
 
-    def __init__(self, config: DecoderConfig) -> None:
-        super().__init__()
-        self.embeddings = Embeddings(config, config.positions)
-        self.sights = Sights(config)
-        block = CROSS_BLOCKS[config.residual]
-        self.blocks = nn.ModuleList(block(config, CausalAttention(config)) for _ in range(config.layers))
-        norm = build_norm(config.norm, config.hidden_size, config.norm_eps)
-        self.norm = norm if config.final_norm else None
-        self.head = LMHead(config)
-        self._config = config
-
-    def forward(
+    def answer(
         self,
         tokens: Tensor,
         positions: Tensor,
@@ -115,23 +103,21 @@ class CrossDecoder(nn.Module):
         hidden = self.embeddings(tokens, positions)
         heard = self._hear(sources, hidden.dtype)
         contexts = self.sights.look(positions, paging, cache, hidden.dtype, mixing)
-        for block, context in zip(self.blocks, contexts, strict=True):
-            hidden = block(hidden, replace(context, sources=heard))
-        return hidden if self.norm is None else self.norm(hidden)
+        return self._through(hidden, (replace(context, sources=heard) for context in contexts))
 
     def remember(self, encoded: Tensor, written: Written, cache: KVCache) -> None:
         """Write each layer's keys and values of encoded sources [S, hidden] to the cache."""
-        rows = places(written.blocks, written.offsets, cache.block_size, self._config.kv_heads)
+        rows = places(written.blocks, written.offsets, cache.block_size, self.config.kv_heads)
         for block, keys, values in zip(self.blocks, cache.keys, cache.values, strict=True):
             key, value = cast(CrossBlock, block).cross.remember(encoded)
             write(keys, rows, key)
             write(values, rows, value)
 
+    def _block(self, config: DecoderConfig) -> Block:
+        return CROSS_BLOCKS[config.residual](config, CausalAttention(config))
+
     def _hear(self, sources: Sources, dtype: torch.dtype) -> AttentionPlan:
-        config = self._config
-        shape = Shape(heads=config.heads, kv_heads=config.kv_heads, head_dim=config.head_dim, dtype=dtype)
-        scale = config.head_dim**-0.5 if config.scale is None else config.scale
-        (heard,) = plan(sources, shape, [Sight(scale=scale)])
+        (heard,) = plan(sources, self.sights.shape(dtype), [Sight(scale=self.sights.scale)])
         return heard
 
 
@@ -173,12 +159,12 @@ class Seq2Seq(nn.Module):
         says where the encoded source of each lies -> hidden [T, hidden], ready for `logits`. `mixing`: which
         of them run with which adapter.
         """
-        return self.decoder(tokens, positions, paging, cache, sources, mixing)
+        return self.decoder.answer(tokens, positions, paging, cache, sources, mixing)
 
     def logits(self, hidden: Tensor, mixing: Mixing | None = None) -> Tensor:
         """hidden [R, hidden] of the rows that are sampled -> logits [R, vocab], float32.
 
         `mixing`: which of these rows run with which adapter.
         """
-        logits: Tensor = self.decoder.head(hidden, self.decoder.embeddings.words.weight, mixing)
+        logits = self.decoder.logits(hidden, mixing)
         return logits if self.logit_bias is None else logits + self.logit_bias.float()
