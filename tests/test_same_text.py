@@ -14,23 +14,14 @@ from typing import Any
 import pytest
 import torch
 
-from models.config import (
-    Activation,
-    Bias,
-    DecoderConfig,
-    EncoderConfig,
-    Head,
-    Mlp,
-    Norm,
-    Residual,
-    Seq2SeqConfig,
-)
+from models.config import Activation, Bias, DecoderConfig, Head, Mlp, Norm, Seq2SeqConfig
 from models.decoder import Decoder
 from models.errors import SourceUnreachable
+from models.families.registry import read
 from models.kv_cache import KVCache
 from models.layers.linear import prepack
 from models.loading import LoadedDecoder, load
-from models.positions import Learned, Relative, Sinusoidal
+from models.positions import Learned
 from models.seq2seq import Seq2Seq
 from models.weights.sources import SMOLLM2, resolve
 from server.execution.device import is_batch_invariant
@@ -78,89 +69,39 @@ def random_gpt2(dtype: torch.dtype) -> tuple[Decoder, DecoderConfig]:
     return decoder, GPT2
 
 
-T5 = Seq2SeqConfig(
-    encoder=EncoderConfig(
-        architecture="t5",
-        vocab_size=32128,
-        hidden_size=512,
-        layers=2,
-        heads=8,
-        head_dim=64,
-        mlp_size=1024,
-        context_length=512,
-        norm=Norm.RMS,
-        norm_eps=1e-6,
-        mlp=Mlp.GATED,
-        activation=Activation.GELU_TANH,
-        residual=Residual.PRE,
-        biases=frozenset(),
-        embedding_norm=False,
-        final_norm=True,
-        positions=None,
-        relative=Relative(),
-        scale=1.0,
-    ),
-    decoder=DecoderConfig(
-        architecture="t5",
-        vocab_size=32128,
-        hidden_size=512,
-        layers=2,
-        heads=8,
-        kv_heads=8,
-        head_dim=64,
-        mlp_size=1024,
-        context_length=512,
-        norm=Norm.RMS,
-        norm_eps=1e-6,
-        mlp=Mlp.GATED,
-        activation=Activation.GELU_TANH,
-        positions=Relative(),
-        head=Head.TIED,
-        scale=1.0,
-        logit_scale=512**-0.5,
-        cross=True,
-    ),
-    shared=True,
-    start=0,
-)
-MARIAN = Seq2SeqConfig(
-    encoder=EncoderConfig(
-        architecture="marian",
-        vocab_size=32128,
-        hidden_size=512,
-        layers=2,
-        heads=8,
-        mlp_size=2048,
-        context_length=512,
-        norm_eps=1e-5,
-        activation=Activation.SILU,
-        embedding_scale=512**0.5,
-        embedding_norm=False,
-        positions=Sinusoidal(),
-    ),
-    decoder=replace(
-        T5.decoder,
-        architecture="marian",
-        mlp_size=2048,
-        norm=Norm.LAYER,
-        norm_eps=1e-5,
-        mlp=Mlp.PLAIN,
-        activation=Activation.SILU,
-        residual=Residual.POST,
-        biases=frozenset({Bias.QKV, Bias.ATTENTION_OUT, Bias.MLP}),
-        embedding_scale=512**0.5,
-        final_norm=False,
-        positions=Sinusoidal(),
-        scale=None,
-        logit_scale=1.0,
-    ),
-    shared=True,
-    start=0,
-)
+T5 = {
+    "model_type": "t5",
+    "vocab_size": 32128,
+    "d_model": 512,
+    "d_kv": 64,
+    "d_ff": 1024,
+    "num_layers": 2,
+    "num_heads": 8,
+    "feed_forward_proj": "gated-gelu",
+    "decoder_start_token_id": 0,
+}
+MARIAN = {
+    "model_type": "marian",
+    "vocab_size": 32128,
+    "d_model": 512,
+    "encoder_layers": 2,
+    "decoder_layers": 2,
+    "encoder_attention_heads": 8,
+    "decoder_attention_heads": 8,
+    "encoder_ffn_dim": 2048,
+    "decoder_ffn_dim": 2048,
+    "max_position_embeddings": 512,
+    "activation_function": "swish",
+    "scale_embedding": True,
+    "decoder_start_token_id": 0,
+}
 
 
-def random_seq2seq(config: Seq2SeqConfig, dtype: torch.dtype) -> tuple[Seq2Seq, DecoderConfig]:
+def random_seq2seq(raw: dict[str, object], dtype: torch.dtype) -> tuple[Seq2Seq, DecoderConfig]:
+    """Of this config.json."""
     torch.manual_seed(0)
+    _, config = read(raw)
+    assert isinstance(config, Seq2SeqConfig)
     model = Seq2Seq(config).eval().requires_grad_(False)
     for name, parameter in model.named_parameters():  # biases of distances large enough to turn attention
         parameter.data = torch.randn_like(parameter).mul_(2.0 if ".bias.table" in name else 0.04).to(dtype)
