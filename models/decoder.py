@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -12,8 +13,8 @@ from models.blocks import BLOCKS, Block
 from models.config import Bias, DecoderConfig, Head
 from models.kv_cache import KVCache
 from models.layers.bias import RelativeBias, ScoreBias, build_alibi
-from models.layers.embedding import Embeddings
-from models.layers.linear import Linear, project
+from models.layers.embedding import Embedding, Embeddings
+from models.layers.linear import Linear
 from models.layers.lora import Mixing
 from models.layers.norm import build_norm
 from models.layers.query_key_norm import build_query_key_norm
@@ -72,6 +73,16 @@ class CausalAttention(nn.Module):
         return self.out(attended.flatten(1), context.mixing)
 
 
+class BlockProgram(Protocol):
+    """All blocks of a decoder and its last norm, run at once: `models.native.decoder`."""
+
+    def __call__(
+        self, hidden: Tensor, positions: Tensor, paging: Paging, cache: KVCache, mixing: Mixing | None
+    ) -> Tensor:
+        """What the embeddings say [T, hidden] -> what the last norm does [T, hidden], float32."""
+        ...
+
+
 class Decoder(nn.Module):
     """A causal language model (Radford et al. 2019; Touvron et al. 2023) over a ragged batch of slices."""
 
@@ -84,6 +95,9 @@ class Decoder(nn.Module):
         norm = build_norm(config.norm, config.hidden_size, config.norm_eps)
         self.norm = norm if config.final_norm else None
         self.head = LMHead(config)
+        self.program: BlockProgram | None = (
+            None  # all blocks and the last norm in one, where there are kernels
+        )
 
     def forward(
         self,
@@ -99,6 +113,8 @@ class Decoder(nn.Module):
         for `logits`. `mixing`: which of them run with which adapter.
         """
         hidden = self.embeddings(tokens, positions)
+        if self.program is not None:
+            return self.program(hidden, positions, paging, cache, mixing)
         return self._through(hidden, self.sights.look(positions, paging, cache, hidden.dtype, mixing))
 
     def logits(self, hidden: Tensor, mixing: Mixing | None = None) -> Tensor:
@@ -106,7 +122,7 @@ class Decoder(nn.Module):
 
         `mixing`: which of these rows run with which adapter.
         """
-        return self.head(hidden, self.embeddings.words.weight, mixing)
+        return self.head(hidden, self.embeddings.words, mixing)
 
     def _through(self, hidden: Tensor, contexts: Iterable[LayerContext]) -> Tensor:
         """All blocks, each with its context, and the last norm: [T, hidden] -> [T, hidden]."""
@@ -165,10 +181,14 @@ class Sights(nn.Module):
         config = self._config
         return config.head_dim**-0.5 if config.scale is None else config.scale
 
+    @property
+    def score_bias(self) -> ScoreBias | None:
+        """What is added to scores."""
+        return self.bias if self.bias is not None else self._alibi
+
     def _kinds(self) -> list[Sight]:
         """Of the layers that see everything, then of the local ones, if there are any."""
-        config = self._config
-        bias: ScoreBias | None = self.bias if self.bias is not None else self._alibi
+        config, bias = self._config, self.score_bias
         local = config.local
         windows: list[int | None] = [] if local and len(local.layers) == config.layers else [None]
         windows += [local.window] if local else []
@@ -188,11 +208,11 @@ class LMHead(nn.Module):
         self.bias = nn.Parameter(torch.zeros(config.vocab_size)) if biased and not untied else None
         self._scale, self._cap = config.logit_scale, config.logit_cap
 
-    def forward(self, hidden: Tensor, words: Tensor, mixing: Mixing | None = None) -> Tensor:
+    def forward(self, hidden: Tensor, words: Embedding, mixing: Mixing | None = None) -> Tensor:
         """hidden [R, hidden], the table of words [vocab, size] -> logits [R, vocab], float32."""
         if self.project is not None:
             hidden = self.project(hidden)
-        logits = project(hidden, words) if self.linear is None else self.linear(hidden, mixing)
+        logits = words.compare(hidden) if self.linear is None else self.linear(hidden, mixing)
         logits = logits.float()
         if self._scale != 1.0:
             logits = logits * self._scale

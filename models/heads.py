@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from models.config import EncoderConfig, EncoderHead, HeadTask, Pooling
 from models.encoder import Encoder
 from models.layers.activation import FUNCTIONS
-from models.layers.linear import Linear, project
+from models.layers.embedding import Embedding
+from models.layers.linear import Linear
 from models.layers.lora import Mixing
 from models.layers.norm import build_norm
 from models.pooling import pool
@@ -42,7 +43,7 @@ class MaskedLMHead(Transformed):
     ``logits = E norm(act(transform h)) + bias``, where E are the word embeddings of the encoder, shared.
     """
 
-    def __init__(self, config: EncoderConfig, words: nn.Embedding) -> None:
+    def __init__(self, config: EncoderConfig, words: Embedding) -> None:
         head = config.tasks[HeadTask.MASKED_LM]
         super().__init__(head, config, words.embedding_dim)
         self.words = words
@@ -50,7 +51,7 @@ class MaskedLMHead(Transformed):
 
     def forward(self, hidden: Tensor, mixing: Mixing | None = None) -> Tensor:
         """hidden [R, hidden] -> logits [R, vocab], float32. `mixing`: which rows run with which adapter."""
-        return project(self.transformed(hidden, mixing), self.words.weight, self.bias).float()
+        return self.words.compare(self.transformed(hidden, mixing), self.bias).float()
 
 
 class ScoringHead(Transformed):

@@ -17,9 +17,10 @@ from models.config import Activation, Config, DecoderConfig, EncoderConfig, Head
 from models.decoder import Decoder
 from models.filling import materialize
 from models.kv_cache import KVCache
-from models.layers.linear import prepack
+from models.native.library import Library
 from models.ops.paging import Paging
 from models.positions import Alibi, Relative, Rotary
+from models.target import Target
 
 _CPU = torch.device("cpu")
 _TEXTS = 3
@@ -76,13 +77,13 @@ def scores_of(config: Config) -> Scores:
 
 
 @cache
-def keeps_its_bits(dtype: torch.dtype, scores: Scores = Scores.PLAIN) -> bool:
+def keeps_its_bits(dtype: torch.dtype, scores: Scores = Scores.PLAIN, kernels: Library | None = None) -> bool:
     """Compute a text on the CPU at once, in pieces, and among others: True where every logit is the same.
 
     The decoder has one layer, and is prepared as those that are loaded; 50 ms, more at first use. False is
     proof. True is evidence: another shape of weights might still meet a kernel that this one does not.
     """
-    decoder = _decoder(_CONFIGS[scores], dtype)
+    decoder = _decoder(_CONFIGS[scores], dtype, kernels)
     alone, *others = (_Trial(decoder, dtype).run(plan) for plan in (_ALONE, _IN_PIECES, _AMONG_OTHERS))
     return all(torch.equal(alone, other) for other in others)
 
@@ -94,7 +95,12 @@ class _Trial:
         self._decoder = decoder
         self._computed = [0] * _TEXTS
         self._cache = KVCache(
-            _CONFIG, num_blocks=_TEXTS * _BLOCKS, block_size=_BLOCK_SIZE, device=_CPU, dtype=dtype
+            _CONFIG,
+            num_blocks=_TEXTS * _BLOCKS,
+            block_size=_BLOCK_SIZE,
+            device=_CPU,
+            dtype=dtype,
+            for_kernels=decoder.program is not None,
         )
 
     @torch.inference_mode()
@@ -110,14 +116,14 @@ class _Trial:
             (at * 211 + 17 * text) % _CONFIG.vocab_size for text, at in zip(step, positions, strict=True)
         ]
         tables = [range(text * _BLOCKS, (text + 1) * _BLOCKS) for text in step]
-        paging = Paging.build(tables, starts, list(step.values()), _BLOCK_SIZE, _CPU)
+        paging = Paging(tables, starts, list(step.values()), _BLOCK_SIZE, _CPU)
         hidden = self._decoder(torch.cat(tokens), torch.cat(positions), paging, self._cache)
         for text, count in step.items():
             self._computed[text] += count
         return hidden.split_with_sizes(list(step.values()))[list(step).index(0)]
 
 
-def _decoder(config: DecoderConfig, dtype: torch.dtype) -> Decoder:
+def _decoder(config: DecoderConfig, dtype: torch.dtype, kernels: Library | None) -> Decoder:
     """Random weights, the same each time; the process's own random numbers are left alone."""
     generator = torch.Generator().manual_seed(0)
     with torch.device("meta"):
@@ -128,5 +134,5 @@ def _decoder(config: DecoderConfig, dtype: torch.dtype) -> Decoder:
             parameter.fill_(1.0)
         else:
             parameter.normal_(std=parameter.shape[1] ** -0.5, generator=generator)
-    prepack(decoder)
-    return decoder.eval()
+    Target(device=_CPU, dtype=dtype, packed=True, kernels=kernels).finish(decoder)
+    return decoder

@@ -8,15 +8,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import cached_property
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from models.config import DecoderConfig
+
+PIECE = 16  # tokens, and elements of a head, that the kernels take at a time
 
 
 class KVCache:
     """Keys and values by layer, each [num_blocks, kv_heads, block_size, head_dim].
+
+    For the kernels (`for_kernels`) a block is laid out in their way, with heads padded to what they want, and
+    only they know what lies where.
 
     Zeroed, because masked places are still read, and what is not a number stays so even when weighted by 0.
     On a CPU the memory is the system's zero pages, which take up room only once they are written.
@@ -30,13 +37,19 @@ class KVCache:
         block_size: int,
         device: torch.device,
         dtype: torch.dtype,
+        for_kernels: bool = False,
     ) -> None:
-        """Allocates `num_blocks * bytes_per_block(...)` bytes. ValueError where a size is not positive."""
+        """Allocates `num_blocks * bytes_per_block(...)` bytes. ValueError where a size is not positive, or a
+        block not made of what the kernels take at a time."""
         if num_blocks < 1 or block_size < 1:
             raise ValueError(f"{num_blocks} blocks of {block_size} tokens: both must be positive")
+        if for_kernels and block_size % PIECE:
+            raise ValueError(f"blocks of {block_size} tokens: the kernels take {PIECE} at a time")
         self.num_blocks = num_blocks
         self.block_size = block_size
-        shape = (config.layers, num_blocks, config.kv_heads, block_size, config.head_dim)
+        self.for_kernels = for_kernels
+        head_dim = _head_dim(config, for_kernels=for_kernels)
+        shape = (config.layers, num_blocks, config.kv_heads, block_size, head_dim)
         self.keys = _zeros(shape, device, dtype).unbind()
         self.values = _zeros(shape, device, dtype).unbind()
 
@@ -51,10 +64,25 @@ class KVCache:
         for layer in (*self.keys, *self.values):
             layer[written] = layer[read]
 
+    @cached_property
+    def addresses(self) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+        """Where the keys, and the values, of each layer begin in host memory."""
+        keys, values = (
+            np.array([layer.data_ptr() for layer in layers], np.uint64) for layers in (self.keys, self.values)
+        )
+        return keys, values
+
     @staticmethod
-    def bytes_per_block(config: DecoderConfig, block_size: int, dtype: torch.dtype) -> int:
+    def bytes_per_block(
+        config: DecoderConfig, block_size: int, dtype: torch.dtype, *, for_kernels: bool = False
+    ) -> int:
         """Bytes that one more block costs, keys and values of all layers together."""
-        return 2 * config.layers * config.kv_heads * block_size * config.head_dim * dtype.itemsize
+        elements = config.kv_heads * block_size * _head_dim(config, for_kernels=for_kernels)
+        return 2 * config.layers * elements * dtype.itemsize
+
+
+def _head_dim(config: DecoderConfig, *, for_kernels: bool) -> int:
+    return -(-config.head_dim // PIECE) * PIECE if for_kernels else config.head_dim
 
 
 def _zeros(shape: tuple[int, ...], device: torch.device, dtype: torch.dtype) -> torch.Tensor:

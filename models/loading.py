@@ -19,6 +19,7 @@ from models.filling import Tied, fill, materialize
 from models.layouts import HeadShape
 from models.loading_encoder import LoadedEncoder, load_encoder
 from models.loading_seq2seq import LoadedSeq2Seq, load_seq2seq
+from models.native.library import Library
 from models.target import Target
 from models.weights.checkpoint import Checkpoint, Format, open_checkpoint
 
@@ -36,18 +37,27 @@ class LoadedDecoder:
 
 
 def load(
-    path: Path, *, device: torch.device, dtype: torch.dtype, adapter: Path | None = None, packed: bool = True
+    path: Path,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    adapter: Path | None = None,
+    packed: bool = True,
+    kernels: Library | None = None,
 ) -> LoadedDecoder | LoadedEncoder | LoadedSeq2Seq:
     """Load a model folder or `.gguf` file, with a masked-LM adapter's folder where an encoder has one.
 
-    `packed=False` leaves every weight a plain parameter, as training needs it. Raises UnsupportedModel naming
-    what is not implemented, WeightsMismatch listing every tensor that is missing or left over,
-    ChecksumMismatch where the adapter belongs to other weights, and what `open_checkpoint` raises.
+    `packed=False` leaves every weight a plain parameter, as training needs it. `kernels`: what to run on
+    where the device is a CPU.
+
+    Raises UnsupportedModel naming what is not implemented, WeightsMismatch listing every tensor that is
+    missing or left over, ChecksumMismatch where the adapter belongs to other weights, and what
+    `open_checkpoint` raises.
     """
     checkpoint = open_checkpoint(path)
     raw = _with_facts(checkpoint) if checkpoint.format is Format.GGUF else checkpoint.config
     family, config = read(raw)
-    target = Target(device=device, dtype=dtype, packed=packed)
+    target = Target(device=device, dtype=dtype, packed=packed, kernels=kernels)
     if isinstance(config, EncoderConfig):
         return load_encoder(checkpoint, family, config, target, adapter)
     if adapter is not None:

@@ -107,7 +107,7 @@ class CrossDecoder(Decoder):
 
     def remember(self, encoded: Tensor, written: Written, cache: KVCache) -> None:
         """Write each layer's keys and values of encoded sources [S, hidden] to the cache."""
-        rows = places(written.blocks, written.offsets, cache.block_size, self.config.kv_heads)
+        rows = places(*written.places, cache.block_size, self.config.kv_heads)
         for block, keys, values in zip(self.blocks, cache.keys, cache.values, strict=True):
             key, value = cast(CrossBlock, block).cross.remember(encoded)
             write(keys, rows, key)
@@ -141,7 +141,7 @@ class Seq2Seq(nn.Module):
         What the decoder attends to of source i is written to the blocks `tables[i]` of the cache. ValueError
         where these are too few, or the lengths do not sum to S.
         """
-        written = Written.build(tables, lengths, cache.block_size, tokens.device)
+        written = Written(tables, lengths, cache.block_size, tokens.device)
         self.decoder.remember(self.encoder(tokens, lengths), written, cache)
 
     def forward(

@@ -12,6 +12,7 @@ from models.config import DecoderConfig
 from models.invariance import scores_of
 from models.kv_cache import KVCache
 from models.loading import LoadedDecoder, LoadedEncoder, LoadedSeq2Seq, load
+from models.native.library import Library
 from models.numerics import numerics
 from models.weights.fingerprint import combine, digest_code
 from server.engine.messages import ModelSetup, Setup
@@ -24,7 +25,9 @@ from server.execution.device import (
 )
 from server.execution.encoding import EncoderRunner
 from server.execution.generation import DecoderRunner
+from server.execution.kernels import open_kernels
 from server.execution.runner import ModelRunner
+from server.execution.threads import usable_cores
 from server.request import ModelCard, Task
 from server.scheduling.blocks import BlockPool
 from server.scheduling.encoding import EncodingLane
@@ -56,8 +59,12 @@ def load_all(setup: Setup) -> list[Member]:
     """Raises ModelError or DeviceError."""
     device = choose_device(setup.device)
     dtype = choose_dtype(setup.dtype, device)
+    kernels = _open_kernels(setup, device, dtype)
     loaded = [
-        (model, load(Path(model.path), device=device, dtype=dtype, adapter=_path(model.adapter)))
+        (
+            model,
+            load(Path(model.path), device=device, dtype=dtype, adapter=_path(model.adapter), kernels=kernels),
+        )
         for model in setup.models
     ]
     with_caches = sum(not isinstance(weights, LoadedEncoder) for _, weights in loaded)
@@ -72,8 +79,18 @@ def load_all(setup: Setup) -> list[Member]:
         max_sequences=setup.max_sequences,
         speculation=setup.speculation,
         computing=_computing(device, dtype),
+        kernels=kernels,
     )
     return [host.admit(model, weights) for model, weights in loaded]
+
+
+def _open_kernels(setup: Setup, device: torch.device, dtype: torch.dtype) -> Library | None:
+    """Threads are shared out here: what PyTorch does beside kernels is little, and its threads would be in
+    the way of theirs."""
+    threads = setup.threads or usable_cores()
+    kernels = open_kernels(setup.kernels, Path(setup.cache), threads, device, dtype)
+    torch.set_num_threads(threads if kernels is None else 1)
+    return kernels
 
 
 def _computing(device: torch.device, dtype: torch.dtype) -> str:
@@ -102,6 +119,7 @@ class Host:
     max_sequences: int
     speculation: bool
     computing: str  # a fingerprint of everything but the weights
+    kernels: Library | None  # None: PyTorch computes
 
     def admit(self, model: ModelSetup, weights: Loaded) -> Member:
         """Raises NotEnoughMemory."""
@@ -115,7 +133,8 @@ class Host:
 
     def _admit_decoder(self, model: ModelSetup, weights: LoadedDecoder) -> Member:
         config = weights.config
-        cache = self._cache(model, config, tokens=config.context_length)
+        kernels = weights.decoder.program is not None
+        cache = self._cache(model, config, tokens=config.context_length, for_kernels=kernels)
         longest = min(config.context_length, cache.num_blocks * BLOCK_SIZE)
         return Member(
             card=self._card(model, weights, {Task.GENERATE}, max_tokens=longest),
@@ -127,7 +146,12 @@ class Host:
     def _admit_seq2seq(self, model: ModelSetup, weights: LoadedSeq2Seq) -> Member:
         """Source and answer share the cache: where it is small, each has half of it."""
         encoder, decoder = weights.config.encoder, weights.config.decoder
-        cache = self._cache(model, decoder, tokens=encoder.context_length + decoder.context_length)
+        cache = self._cache(
+            model,
+            decoder,
+            tokens=encoder.context_length + decoder.context_length,
+            for_kernels=weights.model.decoder.program is not None,
+        )
         half = cache.num_blocks // 2 * BLOCK_SIZE
         tasks = {Task.GENERATE, Task.SUMMARIZE, Task.TRANSLATE}
         card = self._card(model, weights, tasks, max_tokens=min(decoder.context_length, half))
@@ -158,18 +182,27 @@ class Host:
             sources=sources,
         )
 
-    def _cache(self, model: ModelSetup, config: DecoderConfig, *, tokens: int) -> KVCache:
+    def _cache(self, model: ModelSetup, config: DecoderConfig, *, tokens: int, for_kernels: bool) -> KVCache:
         """As large as fits, but no larger than all sequences could fill with `tokens` each.
 
         Raises NotEnoughMemory.
         """
-        fitting = self.kv_memory // KVCache.bytes_per_block(config, BLOCK_SIZE, self.dtype)
+        fitting = self.kv_memory // KVCache.bytes_per_block(
+            config, BLOCK_SIZE, self.dtype, for_kernels=for_kernels
+        )
         blocks = min(fitting, self.max_sequences * -(-tokens // BLOCK_SIZE))
         if blocks * BLOCK_SIZE < MIN_TOKENS:
             raise NotEnoughMemory(
                 f"--kv-memory: {self.kv_memory} bytes hold {blocks * BLOCK_SIZE} tokens of {model.name}"
             )
-        return KVCache(config, num_blocks=blocks, block_size=BLOCK_SIZE, device=self.device, dtype=self.dtype)
+        return KVCache(
+            config,
+            num_blocks=blocks,
+            block_size=BLOCK_SIZE,
+            device=self.device,
+            dtype=self.dtype,
+            for_kernels=for_kernels,
+        )
 
     def _card(self, model: ModelSetup, weights: Loaded, tasks: set[Task], *, max_tokens: int) -> ModelCard:
         return ModelCard(
@@ -182,8 +215,11 @@ class Host:
             parameters=weights.parameters,
             dtype=str(self.dtype).removeprefix("torch."),
             device=self.device.type,
+            kernels="torch" if self.kernels is None else self.kernels.name,
             fingerprint=combine(weights.fingerprint, self.computing),
-            batch_invariant=is_batch_invariant(self.device, self.dtype, scores_of(weights.config)),
+            batch_invariant=is_batch_invariant(
+                self.device, self.dtype, scores_of(weights.config), self.kernels
+            ),
         )
 
 

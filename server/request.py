@@ -329,4 +329,5 @@ class ModelCard:
     source_tokens: int | None = None  # that an encoder reads before the decoder writes; None: it has none
     adapters: tuple[str, ...] = ()  # low-rank ones that it can run with, by name
     parent: str | None = None
+    kernels: str = "torch"  # what computes: an instruction set of our own kernels, or PyTorch
     start_token: int | None = None  # what such a decoder's text follows, unless its folder says otherwise

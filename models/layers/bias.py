@@ -21,27 +21,27 @@ class AlibiBias:
     """Minus the distance, times each head's slope: Press et al. 2021, arXiv 2108.12409, §3."""
 
     def __init__(self, alibi: Alibi, heads: int) -> None:
-        self._slopes = alibi_slopes(heads) * alibi.scale
+        self.slopes = alibi_slopes(heads) * alibi.scale
 
     def __call__(self, queries: Tensor, keys: Tensor) -> Tensor:
         distances = (keys[..., None, :] - queries[..., :, None]).float()
-        return self._slopes.to(distances.device)[:, None, None] * distances[..., None, :, :]
+        return self.slopes.to(distances.device)[:, None, None] * distances[..., None, :, :]
 
 
 class RoundedAlibiBias:
     """The same from products that are rounded to bfloat16, as Falcon was trained."""
 
     def __init__(self, alibi: Alibi, heads: int) -> None:
-        self._slopes = alibi_slopes(heads).bfloat16()
-        self._scale = alibi.scale
+        self.slopes = alibi_slopes(heads).bfloat16()
+        self.scale = alibi.scale
 
     def __call__(self, queries: Tensor, keys: Tensor) -> Tensor:
         heights = self._heights(keys)[..., None, :] - self._heights(queries)[..., :, None]
-        return heights * self._scale
+        return heights * self.scale
 
     def _heights(self, positions: Tensor) -> Tensor:
         """[..., P] -> [..., heads, P] float32"""
-        rounded = self._slopes.to(positions.device)[:, None] * positions[..., None, :].bfloat16()
+        rounded = self.slopes.to(positions.device)[:, None] * positions[..., None, :].bfloat16()
         return rounded.float()
 
 
@@ -67,11 +67,11 @@ class RelativeBias(nn.Module):
     def __init__(self, relative: Relative, heads: int, *, causal: bool) -> None:
         super().__init__()
         self.table = nn.Embedding(relative.buckets, heads)
-        self._relative = relative
+        self.relative = relative
         self._causal = causal
 
     def forward(self, queries: Tensor, keys: Tensor) -> Tensor:
-        buckets = bucket(keys[..., None, :] - queries[..., :, None], self._relative, causal=self._causal)
+        buckets = bucket(keys[..., None, :] - queries[..., :, None], self.relative, causal=self._causal)
         return self.table(buckets).float().movedim(-1, -3)
 
 

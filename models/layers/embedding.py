@@ -2,17 +2,46 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from torch import Tensor, nn
 
 from models.config import StackConfig
-from models.layers.linear import Linear
+from models.layers.linear import Linear, project
 from models.layers.norm import build_norm
 from models.layers.sinusoidal import SinusoidalEmbedding
 from models.positions import Learned, Sinusoidal
 
+if TYPE_CHECKING:
+    from models.native.weights import Matrix
+
 
 class Embedding(nn.Embedding):
-    """A plain `nn.Embedding`: ids [T] -> [T, size]."""
+    """A plain `nn.Embedding`: ids [T] -> [T, size].
+
+    With `matrix`, its rows are kept for the kernels and nowhere else; with `wide`, vectors are float32.
+    """
+
+    matrix: Matrix | None = None
+    wide = False
+
+    def forward(self, input: Tensor) -> Tensor:
+        if self.matrix is not None:
+            return self.matrix.rows(input)
+        found = super().forward(input)
+        return found.float() if self.wide else found
+
+    def replace(self, matrix: Matrix) -> None:
+        """Let the table go; `weight` is empty afterwards."""
+        self.matrix = matrix
+        self.weight = nn.Parameter(self.weight.new_empty(0), requires_grad=False)
+
+    def compare(self, rows: Tensor, bias: Tensor | None = None) -> Tensor:
+        """Inner products with every vector: rows [R, size] -> [R, vocab]."""
+        if self.matrix is None:
+            return project(rows, self.weight, bias)
+        products = self.matrix(rows)
+        return products if bias is None else products + bias
 
     def reset_parameters(self) -> None:
         """Random rows; none on the meta device, where drawing nothing costs 1.2 s of imports."""

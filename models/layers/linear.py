@@ -16,13 +16,14 @@ from torch import Tensor, nn
 
 if TYPE_CHECKING:
     from models.layers.lora import Mixing
+    from models.native.weights import Matrix
 
 # The layout does not depend on how many rows this promises, so one fits every batch.
 _ROWS_HINT = 32
 
 
 class Linear(nn.Linear):
-    """A plain `nn.Linear` until `prepack` is called: [T, in] -> [T, out].
+    """A plain `nn.Linear` until `prepack` is called, or it is given a `matrix`: [T, in] -> [T, out].
 
     `changes` are what adapters add to it, by their names: rows [n, in] -> [n, out].
     """
@@ -30,6 +31,7 @@ class Linear(nn.Linear):
     def __init__(self, in_features: int, out_features: int, *, bias: bool = True) -> None:
         super().__init__(in_features, out_features, bias=bias)
         self._packed: Tensor | None = None
+        self.matrix: Matrix | None = None  # weight and bias for the kernels
         self.changes: dict[str, Callable[[Tensor], Tensor]] = {}
 
     def forward(self, input: Tensor, mixing: Mixing | None = None) -> Tensor:
@@ -41,7 +43,7 @@ class Linear(nn.Linear):
 
     @property
     def packed(self) -> bool:
-        return self._packed is not None
+        return self._packed is not None or self.matrix is not None
 
     def prepack(self) -> None:
         """Replace the weight by its packed form, for inference on a CPU; not undone.
@@ -49,9 +51,19 @@ class Linear(nn.Linear):
         The plain weight is let go, so that memory does not double; `weight` is empty afterwards.
         """
         self._packed = _pack(self.weight.detach())
+        self._let_go()
+
+    def replace(self, matrix: Matrix) -> None:
+        """Replace weight and bias by their form for the kernels, in the same way. Results are float32."""
+        self.matrix = matrix
+        self._let_go()
+
+    def _let_go(self) -> None:
         self.weight = nn.Parameter(self.weight.new_empty(0), requires_grad=False)
 
     def _multiply(self, rows: Tensor) -> Tensor:
+        if self.matrix is not None:
+            return self.matrix(rows)
         if self._packed is None:
             return super().forward(in_fours(rows))[: len(rows)]
         pair = never_alone(rows)

@@ -48,7 +48,11 @@ class Mixing:
         for name, rows in self.rows:
             change = changes.get(name)
             if change is not None:
-                output.index_add_(0, rows, change(input.index_select(0, rows)))
+                output.index_add_(0, rows, change(input.index_select(0, rows)).to(output.dtype))
+
+    def touches(self, changes: Changes) -> bool:
+        """Whether any of the rows runs with one of these."""
+        return any(name in changes for name, _ in self.rows)
 
 
 class LowRank:
@@ -61,7 +65,7 @@ class LowRank:
         self._down, self._up = _linear(down, beside), _linear(up, beside)
 
     def __call__(self, rows: Tensor) -> Tensor:
-        return self._up(self._down(rows))
+        return self._up(self._down(rows.to(self._down.weight.dtype)))
 
 
 def _linear(weight: Tensor, beside: Linear) -> Linear:

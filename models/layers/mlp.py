@@ -17,6 +17,7 @@ class PlainMlp(nn.Module):
         super().__init__()
         self.up = Linear(hidden_size, mlp_size, bias=bias)
         self.down = Linear(mlp_size, hidden_size, bias=bias)
+        self.activation = activation
         self._activate = FUNCTIONS[activation]
 
     def forward(self, hidden: Tensor, mixing: Mixing | None = None) -> Tensor:
@@ -33,6 +34,7 @@ class GatedMlp(nn.Module):
         super().__init__()
         self.gate_up = Linear(hidden_size, 2 * mlp_size, bias=bias)
         self.down = Linear(mlp_size, hidden_size, bias=bias)
+        self.activation = activation
         self._activate = FUNCTIONS[activation]
 
     def forward(self, hidden: Tensor, mixing: Mixing | None = None) -> Tensor:

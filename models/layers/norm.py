@@ -15,10 +15,10 @@ class OffsetRMSNorm(nn.Module):
     def __init__(self, size: int, eps: float) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(size))
-        self._eps = eps
+        self.eps = eps
 
     def forward(self, input: Tensor) -> Tensor:
-        wide = F.rms_norm(input.float(), input.shape[-1:], 1.0 + self.weight.float(), self._eps)
+        wide = F.rms_norm(input.float(), input.shape[-1:], 1.0 + self.weight.float(), self.eps)
         return wide.to(input.dtype)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -37,92 +38,123 @@ class Tiles:
         return context <= self.last[..., None]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Paging:
+class _Pages:
+    """Slices of sequences: `counts[i]` queries, which see keys in the blocks `tables[i]`.
+
+    What torch's attention needs beside these lists is made when it is asked for; kernels read the lists.
+    """
+
+    def __init__(
+        self, tables: Sequence[Sequence[int]], counts: Sequence[int], block_size: int, device: torch.device
+    ) -> None:
+        self.tables = tables
+        self.counts = counts
+        self.block_size = block_size
+        self.device = device
+
+    @cached_property
+    def groups(self) -> tuple[Tiles, ...]:
+        return _group(self._tiles(), self.tables, self.block_size, self.device)
+
+    @cached_property
+    def restore(self) -> Tensor:
+        """[T] where each token lies in the groups, laid end to end."""
+        return _restore(self.groups)
+
+    def _tiles(self) -> list[_Tile]:
+        raise NotImplementedError
+
+
+class Paging(_Pages):
     """How a decoder's own tokens lie. Built once a step, read by every layer."""
 
-    block_size: int
-    blocks: Tensor  # [T] the block that each token's key and value are written to
-    offsets: Tensor  # [T] and the place within it
-    groups: tuple[Tiles, ...]
-    restore: Tensor  # [T] where each token lies in the groups, laid end to end
-
-    @classmethod
-    def build(
-        cls,
+    def __init__(
+        self,
         tables: Sequence[Sequence[int]],
         starts: Sequence[int],
         counts: Sequence[int],
         block_size: int,
         device: torch.device,
-    ) -> Paging:
+    ) -> None:
         """Slice i computes `counts[i]` tokens, from `starts[i]` on, of the sequence in blocks `tables[i]`.
 
         Keys and values of its earlier tokens must be in the cache already. ValueError where a table is too
         short for its slice, or a slice is empty.
         """
-        ends = [start + count for start, count in zip(starts, counts, strict=True)]
-        _check(tables, ends, counts, block_size)
-        tiles = [
-            _Tile(piece.sequence, piece.first, starts[piece.sequence] + piece.skipped, piece.count, None)
-            for piece in _cut(counts)
+        super().__init__(tables, counts, block_size, device)
+        self.starts = starts
+        self.ends = [start + count for start, count in zip(starts, counts, strict=True)]
+        _check(tables, self.ends, counts, block_size)
+
+    @property
+    def blocks(self) -> Tensor:
+        """[T] the block that each token's key and value are written to."""
+        return self._written[0]
+
+    @property
+    def offsets(self) -> Tensor:
+        """[T] the place within it."""
+        return self._written[1]
+
+    @cached_property
+    def _written(self) -> tuple[Tensor, Tensor]:
+        return _places(self.tables, self.starts, self.ends, self.block_size, self.device)
+
+    def _tiles(self) -> list[_Tile]:
+        return [
+            _Tile(piece.sequence, piece.first, self.starts[piece.sequence] + piece.skipped, piece.count, None)
+            for piece in _cut(self.counts)
         ]
-        groups = _group(tiles, tables, block_size, device)
-        blocks, offsets = _places(tables, starts, ends, block_size, device)
-        return cls(
-            block_size=block_size, blocks=blocks, offsets=offsets, groups=groups, restore=_restore(groups)
-        )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sources:
+class Sources(_Pages):
     """Where the queries of a step find what an encoder said of their sources: all of them see all of it."""
 
-    block_size: int
-    groups: tuple[Tiles, ...]
-    restore: Tensor  # [T]
-
-    @classmethod
-    def build(
-        cls,
+    def __init__(
+        self,
         tables: Sequence[Sequence[int]],
         lengths: Sequence[int],
         counts: Sequence[int],
         block_size: int,
         device: torch.device,
-    ) -> Sources:
+    ) -> None:
         """Slice i's `counts[i]` queries see the `lengths[i]` tokens in blocks `tables[i]`.
 
         ValueError where a table is too short for its source, or a slice or source is empty.
         """
+        super().__init__(tables, counts, block_size, device)
+        self.lengths = lengths
         _check(tables, lengths, counts, block_size)
-        tiles = [
-            _Tile(piece.sequence, piece.first, piece.skipped, piece.count, lengths[piece.sequence])
-            for piece in _cut(counts)
+
+    def _tiles(self) -> list[_Tile]:
+        return [
+            _Tile(piece.sequence, piece.first, piece.skipped, piece.count, self.lengths[piece.sequence])
+            for piece in _cut(self.counts)
         ]
-        groups = _group(tiles, tables, block_size, device)
-        return cls(block_size=block_size, groups=groups, restore=_restore(groups))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Written:
     """Where the keys and values of whole texts go that are computed at once: an encoder's, for a decoder."""
 
-    blocks: Tensor  # [T]
-    offsets: Tensor  # [T]
-
-    @classmethod
-    def build(
-        cls,
+    def __init__(
+        self,
         tables: Sequence[Sequence[int]],
         lengths: Sequence[int],
         block_size: int,
         device: torch.device,
-    ) -> Written:
+    ) -> None:
         """Text i's `lengths[i]` tokens go to blocks `tables[i]`. ValueError where these are too few."""
+        self.tables = tables
+        self.lengths = lengths
+        self.block_size = block_size
+        self.device = device
         _check(tables, lengths, lengths, block_size)
-        blocks, offsets = _places(tables, [0] * len(lengths), lengths, block_size, device)
-        return cls(blocks=blocks, offsets=offsets)
+
+    @cached_property
+    def places(self) -> tuple[Tensor, Tensor]:
+        """[T] the block that each token's key and value are written to, and [T] the place within it."""
+        starts = [0] * len(self.lengths)
+        return _places(self.tables, starts, self.lengths, self.block_size, self.device)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from models.invariance import Scores, keeps_its_bits
+from models.native.library import Library
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -38,13 +39,15 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if device.type == "cuda" or _cpu_multiplies_bfloat16() else torch.float32
 
 
-def is_batch_invariant(device: torch.device, dtype: torch.dtype, scores: Scores = Scores.PLAIN) -> bool:
+def is_batch_invariant(
+    device: torch.device, dtype: torch.dtype, scores: Scores = Scores.PLAIN, kernels: Library | None = None
+) -> bool:
     """Whether a text is the same bit for bit alone and in any company, for models with such `scores`.
 
     Tests hold it for the CPU's float32 and bfloat16. Whether the kernels of this machine allow it is tried.
     """
     known = device.type == "cpu" and dtype in (torch.float32, torch.bfloat16)
-    return known and keeps_its_bits(dtype, scores)
+    return known and keeps_its_bits(dtype, scores, kernels)
 
 
 def free_memory(device: torch.device) -> int:

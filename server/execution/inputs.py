@@ -29,7 +29,7 @@ class DecoderInputs:
         return cls(
             tokens=torch.tensor([token for run in runs for token in run.tokens], device=device),
             positions=torch.tensor(positions, device=device),
-            paging=Paging.build(
+            paging=Paging(
                 [run.table for run in runs], [run.start for run in runs], counts, block_size, device
             ),
             mixing=Mixing.of(

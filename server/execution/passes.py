@@ -71,7 +71,7 @@ class EncoderDecoderPass:
         if new:
             self._encode(new)
         sequences = [piece.sequence for piece in step.slices]
-        sources = Sources.build(
+        sources = Sources(
             [sequence.memory for sequence in sequences],
             [len(sequence.source) for sequence in sequences],
             [piece.count * piece.width for piece in step.slices],

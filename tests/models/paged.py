@@ -58,7 +58,7 @@ class Session:
         hidden = self._decoder(
             torch.tensor([token for _, tokens in pieces for token in tokens]),
             torch.tensor(positions),
-            Paging.build(tables, starts, counts, self._block_size, CPU),
+            Paging(tables, starts, counts, self._block_size, CPU),
             self._cache,
             mixing,
         )

@@ -56,9 +56,9 @@ class Session:
         hidden = self._model(
             torch.tensor([token for _, tokens in pieces for token in tokens]),
             torch.cat([torch.arange(start, end) for start, end in zip(starts, ends, strict=True)]),
-            Paging.build(tables, starts, counts, self._block_size, CPU),
+            Paging(tables, starts, counts, self._block_size, CPU),
             self._cache,
-            Sources.build(memories, lengths, counts, self._block_size, CPU),
+            Sources(memories, lengths, counts, self._block_size, CPU),
         )
         return list(self._model.logits(hidden).split_with_sizes(counts))
 

@@ -59,7 +59,7 @@ class Cached:
 
     def step(self, slices: list[Slice]) -> list[Tensor]:
         """Slices of (text, start, count) -> the attended part of each."""
-        paging = Paging.build(
+        paging = Paging(
             [self.tables[text] for text, _, _ in slices],
             [start for _, start, _ in slices],
             [count for _, _, count in slices],
@@ -151,7 +151,7 @@ def test_a_table_may_hold_more_blocks_than_are_used_yet() -> None:
 
 def test_tiles_that_see_contexts_of_many_lengths_share_the_memory_of_the_longest() -> None:
     blocks, block_size = 128, 16
-    paging = Paging.build([range(blocks)], [0], [blocks * block_size], block_size, CPU)
+    paging = Paging([range(blocks)], [0], [blocks * block_size], block_size, CPU)
     shape = Shape(heads=HEADS, kv_heads=KV_HEADS, head_dim=SIZE, dtype=torch.float32)
     (planned,) = plan(paging, shape, [Sight(scale=1.0)])
     gatherings = [tiles.gathering for tiles in planned.tiles]
@@ -173,9 +173,9 @@ def test_nothing_but_the_own_slots_is_written() -> None:
 
 def test_a_table_too_short_and_an_empty_slice_are_refused() -> None:
     with pytest.raises(ValueError, match="2 blocks of 4 do not hold 9 tokens"):
-        Paging.build([[0, 1]], [0], [9], 4, CPU)
+        Paging([[0, 1]], [0], [9], 4, CPU)
     with pytest.raises(ValueError, match="at least one token"):
-        Paging.build([[0]], [0], [0], 4, CPU)
+        Paging([[0]], [0], [0], 4, CPU)
 
 
 def test_packed_texts_do_not_see_each_other() -> None:

@@ -106,7 +106,7 @@ def answer(config: Any) -> Tensor:
     with OneDevice():
         kept, blocks = cache(config.decoder), [[5, 6, 7], [8]]
         model.encode(ids(), COUNTS, blocks, kept)
-        sources = Sources.build(blocks, COUNTS, COUNTS, 16, META)
+        sources = Sources(blocks, COUNTS, COUNTS, 16, META)
         return model.logits(model(ids(), ids(), paging(), kept, sources))
 
 
@@ -115,7 +115,7 @@ def ids() -> Tensor:
 
 
 def paging() -> Paging:
-    return Paging.build(TABLES, STARTS, COUNTS, 16, META)
+    return Paging(TABLES, STARTS, COUNTS, 16, META)
 
 
 def cache(config: DecoderConfig) -> KVCache:

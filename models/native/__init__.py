@@ -1,0 +1,1 @@
+"""Kernels for the CPU, and programs that run on them."""

@@ -1,0 +1,65 @@
+"""The compiled kernels, loaded into this process, and how many threads they run on."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from ctypes import POINTER, c_bool, c_char_p, c_int, c_int32, c_int64, c_void_p
+from pathlib import Path
+from typing import Any, cast
+
+from models.native.building import BUILT, CannotBuild, build, library_name
+from models.native.structures import Operation, Run, Weight
+
+
+class Library:
+    """The functions of one shared library, as Python calls them. The GIL is released meanwhile.
+
+    `name`: of the instruction set that its kernels run on.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """OSError where it cannot be loaded."""
+        self._functions = ctypes.CDLL(str(path))
+        self.operand_bytes = self._typed("operand_bytes", c_int64, c_int32, c_int64)
+        self.pack = self._typed(
+            "pack", None, POINTER(Weight), c_void_p, c_int32, c_int, c_int, c_void_p, c_void_p
+        )
+        self.unpack = self._typed("unpack", None, POINTER(Weight), c_void_p, c_int, c_void_p)
+        self.program = self._typed("program", c_void_p, POINTER(Operation), c_int)
+        self.run = self._typed("run", None, c_void_p, POINTER(Run))
+        self.free = self._typed("free", None, c_void_p)
+        self.quiesce = self._typed("quiesce", None)
+        self.name = ""
+        self.threads = 0
+
+    def start(self, kernels: str, threads: int) -> bool:
+        """Choose kernels by name, the best there are by an empty one. False: there are none of that name."""
+        start = self._typed("start", c_bool, c_char_p, c_int)
+        if not start(kernels.encode(), threads):
+            return False
+        self.name = self._typed("kernels", c_char_p)().decode()
+        self.threads = threads
+        return True
+
+    def _typed(self, name: str, result: Any, *arguments: Any) -> Callable[..., Any]:
+        function = getattr(self._functions, f"triptych_{name}")
+        function.restype, function.argtypes = result, arguments
+        return cast(Callable[..., Any], function)
+
+
+def open_library(cache: Path, *, kernels: str, threads: int) -> Library:
+    """The library that was built at install, or one from `cache`, where it is built at first use.
+
+    `kernels` names an instruction set, "auto" the best that there is. Raises CannotBuild with the reason.
+    """
+    name = library_name()
+    folders = (BUILT, cache / "kernels")
+    path = next((folder / name for folder in folders if (folder / name).is_file()), None)
+    try:
+        library = Library(path or build(folders[-1]))
+    except OSError as error:
+        raise CannotBuild(f"the kernels cannot be loaded: {error}") from error
+    if not library.start("" if kernels == "auto" else kernels, threads):
+        raise CannotBuild(f"this processor has no {kernels}")
+    return library

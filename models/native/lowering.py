@@ -1,0 +1,369 @@
+"""From a stack of blocks to the operations of a program.
+
+A lowering goes through a model once, when it is loaded, and writes down what its `forward` would do to the
+stream. Each way to join attention and MLP to the stream stands once in `models.blocks` and once here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from models.blocks import (
+    Block,
+    OutputNormBlock,
+    ParallelBlock,
+    PostNormBlock,
+    PreNormBlock,
+    SandwichBlock,
+    SharedParallelBlock,
+)
+from models.config import Activation
+from models.layers.linear import Linear
+from models.layers.mlp import GatedMlp, PlainMlp
+from models.native.errors import Unsupported
+from models.native.norms import Normed
+from models.native.program import Buffer, Program, padded
+from models.native.structures import Format, Function, Heads, Kind, Parts
+
+FUNCTIONS = {
+    Activation.GELU: Function.GELU,
+    Activation.GELU_TANH: Function.GELU_TANH,
+    Activation.GELU_SIGMOID: Function.GELU_SIGMOID,
+    Activation.SILU: Function.SILU,
+    Activation.RELU: Function.RELU,
+    Activation.RELU_SQUARED: Function.RELU_SQUARED,
+    Activation.TANH: Function.TANH,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Site:
+    """Where an adapter changes what a linear layer says: behind the operation `index`."""
+
+    index: int
+    layer: Linear
+    input: Buffer
+    output: Buffer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rows:
+    """What a product reads: an operand and, where adapters read it too, the same as floats.
+
+    `private`: each thread may have made its own.
+    """
+
+    operand: Buffer
+    floats: Buffer | None = None
+    private: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attention:
+    """The attention of one layer: `projection` makes heads of rows, those of `parts`.
+
+    `layer`: whose cache; `view`: which of the run's; `rotation`: which of the run's, where heads are turned.
+    """
+
+    projection: Linear
+    out: Linear | None
+    heads: Heads
+    parts: Parts = Parts.ALL
+    layer: int = 0
+    view: int = 0
+    rotation: int = 0
+    kept: Sequence[object] = ()  # what must live as long as the heads
+
+    @property
+    def width(self) -> int:
+        """Elements of a row that `projection` makes."""
+        heads = self.heads
+        queries = heads.heads if self.parts & Parts.QUERIES else 0
+        keys = heads.kv_heads if self.parts & Parts.KEYS else 0
+        return (queries + 2 * keys) * heads.head_dim
+
+    @property
+    def place(self) -> dict[str, Any]:
+        """What its operations have in common."""
+        return {
+            "heads": self.heads,
+            "layer": self.layer,
+            "view": self.view,
+            "rotation": self.rotation,
+            "keep": self.kept,
+        }
+
+
+class Lowering:
+    """Writes what blocks do to `stream`, floats of `hidden` elements.
+
+    `format_` is that of operands, `cache` that of queries, keys and values. With `adapters`, what an adapter
+    reads and changes is kept as floats, and `sites` says where that is; the results have the same bits.
+    """
+
+    def __init__(
+        self, program: Program, hidden: int, *, format_: Format, cache: Format, adapters: bool
+    ) -> None:
+        self.program = program
+        self.stream = program.floats(hidden)
+        self.cache = cache
+        self.sites = list[Site]()
+        self._hidden = hidden
+        self._format = format_
+        self._adapters = adapters
+        self._shared = dict[tuple[str, int, Format | None], Buffer]()
+
+    def block(self, block: Block, attention: Attention) -> None:
+        """Raises Unsupported."""
+
+        def attend(rows: Rows, output: Buffer, *, add: bool) -> None:
+            self.attention(attention, rows, output, add=add)
+
+        match block:
+            case PreNormBlock():
+                attend(self.read(block.attention_norm), self.stream, add=True)
+                self.mlp(block.mlp, self.read(block.mlp_norm), self.stream, add=True)
+            case PostNormBlock():
+                attend(self.read(None), self.stream, add=True)
+                self.mlp(block.mlp, self.renew(block.attention_norm), self.stream, add=True)
+                self.renew(block.mlp_norm)
+            case OutputNormBlock():
+                self.add_normed(block.attention_norm, lambda to: attend(self.read(None), to, add=False))
+                self.add_normed(
+                    block.mlp_norm, lambda to: self.mlp(block.mlp, self.read(None), to, add=False)
+                )
+            case SandwichBlock():
+                self.add_normed(
+                    block.attention_out_norm,
+                    lambda to: attend(self.read(block.attention_norm), to, add=False),
+                )
+                self.add_normed(
+                    block.mlp_out_norm,
+                    lambda to: self.mlp(block.mlp, self.read(block.mlp_norm), to, add=False),
+                )
+            case ParallelBlock():
+                rows = self.read(block.attention_norm, shared=True)
+                others = self.read(block.mlp_norm, shared=True, name="mlp rows")
+                attend(rows, self.stream, add=True)
+                self.mlp(block.mlp, others, self.stream, add=True)
+            case SharedParallelBlock():
+                rows = self.read(block.attention_norm, shared=True)
+                attend(rows, self.stream, add=True)
+                self.mlp(block.mlp, rows, self.stream, add=True)
+            case _:
+                raise Unsupported(f"the block {type(block).__name__}")
+
+    # ---- parts of blocks
+
+    def read(self, norm: nn.Module | None, *, shared: bool = False, name: str = "rows") -> Rows:
+        """The stream, normalised, for a product. `shared`: it is read again after other rows were made."""
+        floats = self.floats(f"{name} for adapters", self._hidden) if self._adapters else None
+        private = not shared and floats is None
+        operand = self.operand(name, self._hidden)
+        self._normalise(norm, self.stream, self._hidden, output=floats, operand=operand, private=private)
+        return Rows(operand=operand, floats=floats, private=private)
+
+    def renew(self, norm: nn.Module) -> Rows:
+        """The stream becomes its normalised self; the same for a product."""
+        operand = self.operand("rows", self._hidden)
+        self._normalise(norm, self.stream, self._hidden, output=self.stream, operand=operand)
+        return Rows(operand=operand, floats=self.stream)
+
+    def add_normed(self, norm: nn.Module, part: Callable[[Buffer], None]) -> None:
+        """What `part` writes, normalised, is added to the stream."""
+        written = self.floats("part", self._hidden)
+        part(written)
+        self._normalise(norm, written, self._hidden, output=self.stream, add=True)
+
+    def mlp(self, mlp: nn.Module, rows: Rows, output: Buffer, *, add: bool) -> None:
+        match mlp:
+            case GatedMlp():
+                between, gated = mlp.gate_up, True
+            case PlainMlp():
+                between, gated = mlp.up, False
+            case _:
+                raise Unsupported(f"the MLP {type(mlp).__name__}")
+        opened = self._activated(between, rows, mlp.down.in_features, FUNCTIONS[mlp.activation], gated=gated)
+        self.linear(mlp.down, opened, output, add=add, name="down")
+
+    def attention(self, attention: Attention, rows: Rows, output: Buffer, *, add: bool) -> None:
+        """All of it: projections, heads, the cache, and what is found there."""
+        projected = self.floats("projected", attention.width)
+        self.linear(attention.projection, rows, projected, name="qkv")
+        queries = self.heads(attention, projected)
+        assert queries is not None
+        assert attention.out is not None
+        self.linear(attention.out, self.attend(attention, queries), output, add=add, name="out")
+
+    def heads(self, attention: Attention, projected: Buffer) -> Buffer | None:
+        """Queries are made ready and returned, keys and values written to the cache: whatever there is."""
+        heads = attention.heads
+        queries = (
+            self.operand("queries", heads.heads * heads.padded_dim, self.cache)
+            if attention.parts & Parts.QUERIES
+            else None
+        )
+        self.program.add(
+            Kind.HEADS,
+            "heads",
+            input=projected,
+            operand=queries,
+            width=attention.width,
+            parts=attention.parts,
+            **attention.place,
+        )
+        return queries
+
+    def attend(self, attention: Attention, queries: Buffer) -> Rows:
+        heads = attention.heads
+        width = heads.heads * heads.head_dim
+        floats, operand = self._results("attended", width)
+        self.program.add(
+            Kind.ATTEND,
+            "attend",
+            input=queries,
+            output=floats,
+            operand=operand,
+            width=width,
+            **attention.place,
+        )
+        return self._ready("attended", width, floats, operand)
+
+    def finish(self, norm: nn.Module) -> None:
+        """The stream, normalised, is the result."""
+        self._normalise(norm, self.stream, self._hidden, output=self.stream)
+
+    def linear(
+        self, layer: Linear, rows: Rows, output: Buffer, *, add: bool = False, name: str = "linear"
+    ) -> None:
+        """``output = rows W^T + b``, or added to it."""
+        assert layer.matrix is not None
+        index = self.program.add(
+            Kind.LINEAR,
+            name,
+            input=rows.operand,
+            output=output,
+            width=output.width,
+            matrix=layer.matrix.weight,
+            add=add,
+            private=rows.private,
+            keep=(layer.matrix,),
+        )
+        self._mark(index, layer, rows, output)
+
+    # ---- buffers
+
+    def floats(self, name: str, width: int) -> Buffer:
+        """One buffer for all layers."""
+        return self._named(name, width, None)
+
+    def operand(self, name: str, width: int, format_: Format | None = None) -> Buffer:
+        """One buffer for all layers, in the format of operands unless told."""
+        return self._named(name, width, self._format if format_ is None else format_)
+
+    def _named(self, name: str, width: int, format_: Format | None) -> Buffer:
+        key = (name, width, format_)
+        if key not in self._shared:
+            make = self.program.floats(width) if format_ is None else self.program.operand(width, format_)
+            self._shared[key] = make
+        return self._shared[key]
+
+    # ---- operations
+
+    def _activated(self, layer: Linear, rows: Rows, width: int, function: Function, *, gated: bool) -> Rows:
+        """``function(rows W^T + b)``; gated, of the first half, times the second."""
+        if self._adapters:
+            return self._activated_apart(layer, rows, width, function, gated=gated)
+        assert layer.matrix is not None
+        floats, operand = self._results("opened", width)
+        self.program.add(
+            Kind.LINEAR,
+            "gate_up" if gated else "up",
+            input=rows.operand,
+            output=floats,
+            operand=operand,
+            width=width,
+            matrix=layer.matrix.weight,
+            function=function,
+            gated=gated,
+            private=rows.private,
+            keep=(layer.matrix,),
+        )
+        return self._ready("opened", width, floats, operand)
+
+    def _activated_apart(
+        self, layer: Linear, rows: Rows, width: int, function: Function, *, gated: bool
+    ) -> Rows:
+        """The same in two operations, between which adapters have their say."""
+        closed = self.floats("closed", 2 * padded(width) if gated else width)
+        self.linear(layer, rows, closed, name="gate_up" if gated else "up")
+        floats, operand = self.floats("opened", width), self.operand("opened", width)
+        self.program.add(
+            Kind.ACTIVATE,
+            "activate",
+            input=closed,
+            output=floats,
+            operand=operand,
+            width=width,
+            function=function,
+            gated=gated,
+        )
+        return Rows(operand=operand, floats=floats)
+
+    def _results(self, name: str, width: int) -> tuple[Buffer | None, Buffer | None]:
+        """What an operation writes whose result goes into a product: floats, an operand, or both.
+
+        Eight-bit operands are made of whole rows only, by an operation of their own.
+        """
+        whole = self._format is Format.INT8
+        floats = self.floats(name, width) if whole or self._adapters else None
+        return floats, None if whole else self.operand(name, width)
+
+    def _ready(self, name: str, width: int, floats: Buffer | None, operand: Buffer | None) -> Rows:
+        if operand is not None:
+            return Rows(operand=operand, floats=floats)
+        assert floats is not None
+        operand = self.operand(name, width)
+        self._normalise(None, floats, width, operand=operand, private=True)
+        return Rows(operand=operand, floats=floats, private=True)
+
+    def _normalise(
+        self,
+        norm: nn.Module | None,
+        source: Buffer,
+        width: int,
+        *,
+        output: Buffer | None = None,
+        operand: Buffer | None = None,
+        add: bool = False,
+        private: bool = False,
+    ) -> None:
+        normed = Normed.of(norm, width)
+        self.program.add(
+            Kind.NORMALISE,
+            "norm",
+            input=source,
+            output=output,
+            operand=operand,
+            width=width,
+            norm=normed.kind,
+            eps=normed.eps,
+            weight=_address(normed.weight),
+            bias=_address(normed.bias),
+            add=add,
+            private=private,
+            keep=(normed,),
+        )
+
+    def _mark(self, index: int, layer: Linear, rows: Rows, output: Buffer) -> None:
+        if self._adapters:
+            assert rows.floats is not None
+            self.sites.append(Site(index=index, layer=layer, input=rows.floats, output=output))
+
+
+def _address(weight: Tensor | None) -> int | None:
+    return None if weight is None else weight.data_ptr()

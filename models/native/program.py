@@ -1,0 +1,196 @@
+"""A list of operations over buffers of rows, run by all threads in one go."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from models.native.library import Library
+from models.native.structures import (
+    ALIGNMENT,
+    BLOCK_TOKENS,
+    NONE,
+    Format,
+    Heads,
+    Kind,
+    Operation,
+    Run,
+    View,
+    Weight,
+)
+
+FEWEST_ROWS = 16  # that buffers have room for
+
+
+def padded(width: int, multiple: int = ALIGNMENT) -> int:
+    return -(-width // multiple) * multiple
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Buffer:
+    """Rows that operations read and write: floats, or operands of products in `format`."""
+
+    index: int
+    width: int
+    format: Format | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Slices:
+    """Whose rows a step has: each slice's rows, and where keys and values of its sequence lie."""
+
+    rows: NDArray[np.int32]
+    starts: NDArray[np.int32]
+    lengths: NDArray[np.int32]
+    tables: NDArray[np.int32]
+    blocks: NDArray[np.int32]
+
+    @classmethod
+    def of(
+        cls,
+        tables: Sequence[Sequence[int]],
+        starts: Sequence[int],
+        counts: Sequence[int],
+        lengths: Sequence[int],
+        block_size: int,
+    ) -> Slices:
+        share = block_size // BLOCK_TOKENS
+        used = [-(-length // block_size) for length in lengths]
+        blocks = np.fromiter(
+            (block for table, count in zip(tables, used, strict=True) for block in table[:count]),
+            np.int32,
+            sum(used),
+        )
+        pieces = (
+            (blocks[:, None] * share + np.arange(share)).astype(np.int32).ravel() if share > 1 else blocks
+        )
+        return cls(
+            rows=_starts_of(counts),
+            starts=np.array(starts, np.int32),
+            lengths=np.array(lengths, np.int32),
+            tables=_starts_of([count * share for count in used]),
+            blocks=pieces,
+        )
+
+    def fill(self, view: View) -> None:
+        view.slices = len(self.starts)
+        view.rows, view.starts = self.rows.ctypes.data, self.starts.ctypes.data
+        view.lengths, view.tables = self.lengths.ctypes.data, self.tables.ctypes.data
+        view.blocks = self.blocks.ctypes.data
+
+
+def _starts_of(counts: Sequence[int]) -> NDArray[np.int32]:
+    starts = np.zeros(len(counts) + 1, np.int32)
+    np.cumsum(counts, out=starts[1:])
+    return starts
+
+
+@dataclass(slots=True, kw_only=True)
+class Program:
+    """Operations are added once, and run for every step."""
+
+    library: Library
+    buffers: list[Buffer] = field(default_factory=list)
+    operations: list[Operation] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
+    _kept: list[Any] = field(default_factory=list)
+    _memory: list[Tensor] = field(default_factory=list)
+    _pointers: NDArray[np.uint64] | None = None
+    _room: int = 0
+    _handle: int | None = None
+
+    def floats(self, width: int) -> Buffer:
+        return self._add(Buffer(index=len(self.buffers), width=padded(width)))
+
+    def operand(self, width: int, format_: Format) -> Buffer:
+        return self._add(Buffer(index=len(self.buffers), width=padded(width), format=format_))
+
+    def _add(self, buffer: Buffer) -> Buffer:
+        self.buffers.append(buffer)
+        return buffer
+
+    def add(
+        self,
+        kind: Kind,
+        name: str,
+        *,
+        input: Buffer,
+        output: Buffer | None = None,
+        operand: Buffer | None = None,
+        width: int,
+        matrix: Weight | None = None,
+        heads: Heads | None = None,
+        keep: Sequence[object] = (),
+        **fields: Any,
+    ) -> int:
+        operation = Operation(
+            kind=kind,
+            input=input.index,
+            output=NONE if output is None else output.index,
+            operand=NONE if operand is None else operand.index,
+            width=width,
+            format=NONE if operand is None else operand.format,
+            **fields,
+        )
+        if matrix is not None:
+            operation.matrix = ctypes.pointer(matrix)
+        if heads is not None:
+            operation.heads = ctypes.pointer(heads)
+        self._kept += [matrix, heads, *keep]
+        self.operations.append(operation)
+        self.names.append(name)
+        return len(self.operations) - 1
+
+    def rows(self, buffer: Buffer, count: int) -> Tensor:
+        """The first rows of a buffer of floats: [count, padded width], no copy."""
+        self._make_room(count)
+        return self._memory[buffer.index].view(torch.float32).view(-1, buffer.width)[:count]
+
+    def run(
+        self,
+        run: Run,
+        first: int = 0,
+        last: int | None = None,
+        *,
+        results: Mapping[Buffer, Tensor] = MappingProxyType({}),
+    ) -> None:
+        """Operations [first, last), or all from `first` on, of a run whose inputs are in its buffers.
+
+        `results` says where else than in its own memory a buffer is to be written: [T, width] float32.
+        """
+        self._make_room(run.tokens)
+        assert self._pointers is not None
+        pointers = self._pointers
+        if results:
+            pointers = pointers.copy()
+            for buffer, place in results.items():
+                pointers[buffer.index] = place.data_ptr()
+        run.first, run.last = first, len(self.operations) if last is None else last
+        run.buffers = pointers.ctypes.data
+        self.library.run(self._handle, ctypes.byref(run))
+
+    def _make_room(self, rows: int) -> None:
+        if self._handle is None:
+            listed = (Operation * len(self.operations))(*self.operations)
+            self._handle = self.library.program(listed, len(self.operations))
+        if rows <= self._room:
+            return
+        self.library.quiesce()
+        self._room = max(FEWEST_ROWS, 1 << (rows - 1).bit_length())
+        self._memory = [
+            torch.zeros(self._room * self._row_bytes(buffer), dtype=torch.uint8) for buffer in self.buffers
+        ]
+        self._pointers = np.array([memory.data_ptr() for memory in self._memory], np.uint64)
+
+    def _row_bytes(self, buffer: Buffer) -> int:
+        if buffer.format is None:
+            return buffer.width * 4
+        return int(self.library.operand_bytes(buffer.format, buffer.width))

@@ -1,0 +1,34 @@
+// What one instruction set can do. `kernels.cpp` is compiled once for each, and gives one of these.
+#pragma once
+#include "plan.h"
+
+constexpr int PRIVATE_ROWS = 4;  // up to so many, a thread makes an operand by itself rather than wait for others
+
+// Where an operation's operand lies: shared by all threads, or the thread's own.
+struct Operands {
+    char* read;
+    char* write;
+};
+
+struct Kernels {
+    const char* name;
+    int tile_rows;
+    int64_t (*operand_bytes)(int32_t format, int64_t width);
+    // Rows [first, behind) of NORMALISE, ACTIVATE and HEADS; `scratch` is the thread's, of a row's width.
+    void (*rows)(const Operation&, const Run&, Operands, int first, int behind, float* scratch);
+    // Rows [first, behind) of the outputs in panels [panel, last).
+    void (*product)(const Operation&, const Run&, Operands, int first, int behind, int panel, int last);
+    void (*part)(const Operation&, const Run&, Operands, Attention&, int part, char* scratch);
+    // A matrix of floats or bfloat16, row by row, to panels.
+    void (*pack)(const Weight&, const void* rows, int32_t rows_format, int outputs, int inputs, void* data, float* scales);
+    // Row `index` of a packed matrix, as floats [inputs].
+    void (*unpack)(const Weight&, int index, float* row);
+};
+
+constexpr int64_t SCRATCH_BYTES = 64 * 1024;
+
+const Kernels* kernels_plain();
+#if defined(__x86_64__)
+const Kernels* kernels_avx2();
+const Kernels* kernels_avx512();
+#endif

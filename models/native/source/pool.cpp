@@ -1,0 +1,75 @@
+#include "pool.h"
+
+#include <sched.h>
+
+namespace {
+
+constexpr int SPINS = 400;  // before the core is offered to others: some ten microseconds
+
+void pause() {
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    asm volatile("yield");
+#endif
+}
+
+}  // namespace
+
+void Patience::wait() {
+    if (++waits_ < SPINS) pause();
+    else sched_yield();
+}
+
+Pool::Pool(int threads) {
+    for (int thread = 1; thread < threads; ++thread) workers_.emplace_back(&Pool::work, this, thread);
+}
+
+Pool::~Pool() {
+    {
+        std::lock_guard lock(mutex_);
+        ended_.store(true);
+        epoch_.fetch_add(1);
+    }
+    wake_.notify_all();
+    for (auto& worker : workers_) worker.join();
+}
+
+void Pool::run(Job job, void* context) {
+    job_.store(job, std::memory_order_relaxed);
+    context_.store(context, std::memory_order_relaxed);
+    const uint32_t epoch = epoch_.fetch_add(1, std::memory_order_seq_cst) + 1;
+    if (sleeping_.load(std::memory_order_seq_cst)) {
+        std::lock_guard lock(mutex_);
+        wake_.notify_all();
+    }
+    job(context, 0, epoch);
+}
+
+void Pool::quiesce() {
+    job_.store([](void*, int, uint32_t) {}, std::memory_order_seq_cst);
+    epoch_.fetch_add(1, std::memory_order_seq_cst);
+    for (Patience patience; inside_.load(std::memory_order_seq_cst);) patience.wait();
+}
+
+void Pool::work(int thread) {
+    for (uint32_t epoch = 0;;) {
+        epoch = next_job(epoch);
+        if (ended_.load()) return;
+        inside_.fetch_add(1, std::memory_order_seq_cst);
+        if (is_current(epoch)) job_.load(std::memory_order_relaxed)(context_.load(std::memory_order_relaxed), thread, epoch);
+        inside_.fetch_sub(1, std::memory_order_release);
+    }
+}
+
+uint32_t Pool::next_job(uint32_t seen) {
+    for (Patience patience; !patience.exhausted(); patience.wait()) {
+        const uint32_t epoch = epoch_.load(std::memory_order_acquire);
+        if (epoch != seen) return epoch;
+    }
+    std::unique_lock lock(mutex_);
+    sleeping_.fetch_add(1, std::memory_order_seq_cst);
+    wake_.wait(lock, [&] { return epoch_.load(std::memory_order_seq_cst) != seen; });
+    sleeping_.fetch_sub(1, std::memory_order_seq_cst);
+    return epoch_.load(std::memory_order_acquire);
+}

@@ -1,0 +1,50 @@
+// Threads that share the operations of a program.
+//
+// Nobody waits for a thread, only for work: an operation is over when all of its items are done, whoever did
+// them. A thread that the system keeps away from a core holds up nothing but the item in its hands; when it
+// comes back late, what it finds has another epoch, and it leaves.
+#pragma once
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+class Pool {
+  public:
+    explicit Pool(int threads);
+    ~Pool();
+    int threads() const { return (int)workers_.size() + 1; }
+
+    // Have `job` run by every thread that comes in time, and by the caller as number 0. Returns when the caller's
+    // has; others may still be about to notice. `job(context, thread, epoch)` must stand that.
+    using Job = void (*)(void* context, int thread, uint32_t epoch);
+    void run(Job job, void* context);
+    bool is_current(uint32_t epoch) const { return epoch_.load(std::memory_order_acquire) == epoch; }
+    // End what jobs there were, and wait until no thread is in one: before what they use is freed.
+    void quiesce();
+
+  private:
+    void work(int thread);
+    uint32_t next_job(uint32_t seen);
+
+    std::vector<std::thread> workers_;
+    std::atomic<uint32_t> epoch_{0};
+    std::atomic<int> inside_{0}, sleeping_{0};
+    std::atomic<bool> ended_{false};
+    std::atomic<Job> job_{nullptr};
+    std::atomic<void*> context_{nullptr};
+    std::mutex mutex_;
+    std::condition_variable wake_;
+};
+
+// Waits a moment; longer the more often it was called, and gives the core to others if there are any.
+class Patience {
+  public:
+    void wait();
+    bool exhausted() const { return waits_ > 2000; }
+
+  private:
+    int waits_ = 0;
+};

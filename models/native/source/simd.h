@@ -1,0 +1,206 @@
+// Vectors of one instruction set, and what the kernels do with them.
+//
+// Everything that is multiplied is laid out in words of 32 bits: one float, a pair of bfloat16 or four bytes.
+// A vector holds LANES words. This header is compiled once for each instruction set, in a namespace of its own.
+#pragma once
+#include <cstdint>
+#include <cstring>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+namespace TRIPTYCH_ISA {
+
+#if defined(__AVX512F__)
+constexpr int LANES = 16;
+#elif defined(__AVX2__)
+constexpr int LANES = 8;
+#else
+constexpr int LANES = 4;
+#endif
+
+using Floats = float __attribute__((vector_size(LANES * 4)));
+using Ints = int32_t __attribute__((vector_size(LANES * 4)));
+
+#define INLINE inline __attribute__((always_inline))
+#define UNROLL _Pragma("GCC unroll 16")
+
+template <class To, class From> INLINE To bits(From value) {
+    static_assert(sizeof(To) == sizeof(From));
+    To result;
+    memcpy(&result, &value, sizeof result);
+    return result;
+}
+
+INLINE Floats load(const float* from) {
+    Floats vector;
+    memcpy(&vector, from, sizeof vector);
+    return vector;
+}
+INLINE Ints load_words(const int32_t* from) {
+    Ints vector;
+    memcpy(&vector, from, sizeof vector);
+    return vector;
+}
+INLINE void store(float* to, Floats vector) { memcpy(to, &vector, sizeof vector); }
+INLINE void store_words(int32_t* to, Ints vector) { memcpy(to, &vector, sizeof vector); }
+INLINE Floats all(float value) { return value - Floats{}; }
+INLINE Ints all_words(int32_t value) { return value - Ints{}; }
+
+INLINE Floats fma(Floats a, Floats b, Floats c) {
+#if defined(__AVX512F__)
+    return _mm512_fmadd_ps(a, b, c);
+#elif defined(__FMA__)
+    return _mm256_fmadd_ps(a, b, c);
+#else
+    return a * b + c;
+#endif
+}
+
+INLINE Floats choose(Ints where, Floats yes, Floats no) { return where ? yes : no; }
+INLINE Floats larger(Floats a, Floats b) { return choose(a > b, a, b); }
+INLINE Floats smaller(Floats a, Floats b) { return choose(a < b, a, b); }
+INLINE Floats absolute(Floats a) { return bits<Floats>(bits<Ints>(a) & 0x7fffffff); }
+INLINE Floats to_floats(Ints a) { return __builtin_convertvector(a, Floats); }
+
+// To the nearest integer, ties to even; |a| < 2^22.
+INLINE Floats rounded(Floats a) {
+    const Floats magic = all(12582912.0f);  // 1.5 * 2^23: what is left of the fraction is rounded away
+    return (a + magic) - magic;
+}
+INLINE Ints to_ints(Floats a) {
+#if defined(__AVX512F__)
+    return (Ints)_mm512_cvtps_epi32(a);
+#else
+    return __builtin_convertvector(rounded(a), Ints);
+#endif
+}
+
+// Halves are added in a fixed order, so that the sum is the same wherever it is taken.
+INLINE float sum(Floats vector) {
+    float parts[LANES];
+    memcpy(parts, &vector, sizeof parts);
+    for (int half = LANES / 2; half; half /= 2)
+        for (int i = 0; i < half; ++i) parts[i] += parts[i + half];
+    return parts[0];
+}
+INLINE float largest(Floats vector) {
+    float parts[LANES];
+    memcpy(parts, &vector, sizeof parts);
+    for (int half = LANES / 2; half; half /= 2)
+        for (int i = 0; i < half; ++i) parts[i] = parts[i] > parts[i + half] ? parts[i] : parts[i + half];
+    return parts[0];
+}
+INLINE int32_t sum_words(Ints vector) {
+    int32_t total = 0;
+    for (int i = 0; i < LANES; ++i) total += vector[i];
+    return total;
+}
+
+// ---- bfloat16
+
+INLINE float from_bf16(uint16_t value) { return bits<float>((uint32_t)value << 16); }
+INLINE uint16_t to_bf16(float value) {
+    uint32_t word = bits<uint32_t>(value);
+    if ((word & 0x7fffffff) > 0x7f800000) return (uint16_t)(word >> 16 | 0x40);  // a NaN stays one
+    return (uint16_t)((word + 0x7fff + (word >> 16 & 1)) >> 16);
+}
+
+using Halves = uint16_t __attribute__((vector_size(LANES * 2)));
+
+INLINE Floats load_bf16(const uint16_t* from) {
+    Halves halves;
+    memcpy(&halves, from, sizeof halves);
+    return bits<Floats>(__builtin_convertvector(halves, Ints) << 16);
+}
+INLINE void store_bf16(uint16_t* to, Floats vector) {
+#if defined(__AVX512BF16__)
+    auto halves = _mm512_cvtneps_pbh(vector);
+    memcpy(to, &halves, sizeof halves);
+#else
+    for (int i = 0; i < LANES; ++i) to[i] = to_bf16(vector[i]);
+#endif
+}
+
+// ---- products of words
+
+// Each word a float: sum + w x.
+struct Single {
+    using Element = float;
+    static constexpr int PER_WORD = 1;
+    static INLINE Floats dot(Floats sum, Ints w, Ints x) { return fma(bits<Floats>(w), bits<Floats>(x), sum); }
+    static INLINE void write(float* to, Floats vector) { store(to, vector); }
+    static INLINE float round(float value) { return value; }
+    static INLINE float widen(float value) { return value; }
+};
+
+// Each word two bfloat16: sum + w0 x0 + w1 x1, in float32.
+struct Pair {
+    using Element = uint16_t;
+    static constexpr int PER_WORD = 2;
+    static INLINE Floats dot(Floats sum, Ints w, Ints x) {
+#if defined(__AVX512BF16__)
+        return _mm512_dpbf16_ps(sum, (__m512bh)w, (__m512bh)x);
+#else
+        sum = fma(bits<Floats>(w << 16), bits<Floats>(x << 16), sum);
+        const Ints high = all_words((int32_t)0xffff0000);
+        return fma(bits<Floats>(w & high), bits<Floats>(x & high), sum);
+#endif
+    }
+    static INLINE void write(uint16_t* to, Floats vector) { store_bf16(to, vector); }
+    static INLINE uint16_t round(float value) { return to_bf16(value); }
+    static INLINE float widen(uint16_t value) { return from_bf16(value); }
+};
+
+// Four unsigned bytes of w times four signed of x, added to 32-bit sums: exact.
+INLINE Ints dot_bytes(Ints sum, Ints w, Ints x) {
+#if defined(__AVX512VNNI__)
+    return (Ints)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)w, (__m512i)x);
+#elif defined(__AVX2__)
+    const __m256i low = _mm256_set1_epi16(255), wide = (__m256i)w, narrow = (__m256i)x;
+    __m256i even = _mm256_madd_epi16(_mm256_and_si256(wide, low), _mm256_srai_epi16(_mm256_slli_epi16(narrow, 8), 8));
+    __m256i odd = _mm256_madd_epi16(_mm256_srli_epi16(wide, 8), _mm256_srai_epi16(narrow, 8));
+    return sum + (Ints)even + (Ints)odd;
+#else
+    for (int byte = 0; byte < 4; ++byte)
+        sum += (w >> (8 * byte) & 255) * (x << (24 - 8 * byte) >> 24);
+    return sum;
+#endif
+}
+
+// ---- functions
+
+// e^x with a relative error below 2e-7; 0 below -87.
+INLINE Floats exp(Floats x) {
+    const Floats low = all(-87.3f), clamped = smaller(larger(x, low), all(88.0f));
+    const Floats whole = rounded(clamped * all(1.44269504f));
+    // ln 2 in two parts: the first has few digits, so that its product with `whole` is exact.
+    Floats part = fma(whole, all(-0.693359375f), clamped);
+    part = fma(whole, all(2.12194440e-4f), part);
+    Floats power = all(1.9875691500e-4f);  // Cephes, expf
+    power = fma(power, part, all(1.3981999507e-3f));
+    power = fma(power, part, all(8.3334519073e-3f));
+    power = fma(power, part, all(4.1665795894e-2f));
+    power = fma(power, part, all(1.6666665459e-1f));
+    power = fma(power, part, all(5.0000001201e-1f));
+    power = fma(power * part, part, part + all(1.0f));
+    const Floats scale = bits<Floats>((to_ints(whole) + 127) << 23);
+    return choose(x < low, Floats{}, power * scale);
+}
+
+INLINE Floats tanh(Floats x) { return all(1.0f) - all(2.0f) / (exp(x + x) + all(1.0f)); }
+
+// The error function with an absolute error below 1.5e-7: Abramowitz, Stegun 1964, 7.1.26.
+INLINE Floats erf(Floats x) {
+    const Floats size = absolute(x), t = all(1.0f) / fma(size, all(0.3275911f), all(1.0f));
+    Floats sum = all(1.061405429f);
+    sum = fma(sum, t, all(-1.453152027f));
+    sum = fma(sum, t, all(1.421413741f));
+    sum = fma(sum, t, all(-0.284496736f));
+    sum = fma(sum, t, all(0.254829592f));
+    const Floats positive = all(1.0f) - sum * t * exp(-(size * size));
+    return choose(x < Floats{}, -positive, positive);
+}
+
+}  // namespace TRIPTYCH_ISA
