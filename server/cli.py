@@ -1,18 +1,30 @@
-"""The command `triptych`."""
+"""The command `triptych`.
+
+Each command imports what it needs when it runs: `--help` takes no time, and `serve` starts its engine at
+once.
+"""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from importlib.metadata import version
 from pathlib import Path
+from typing import Never
 
 from models.errors import ModelError
-from models.weights.sources import DEFAULTS, resolve
 from server import shell
 from server.errors import ServerError
 from server.settings import BadSetting, add_flags, read
-from server.shell import supported
+
+
+class _Version(argparse.Action):
+    """Prints the installed version, and leaves."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> Never:
+        from importlib.metadata import version
+
+        print(f"triptych {version('triptych')}")
+        parser.exit()
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -31,8 +43,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="triptych", description=__doc__)
-    parser.add_argument("--version", action="version", version=f"triptych {version('triptych')}")
+    parser = argparse.ArgumentParser(prog="triptych", description="Serves models, and talks to a server.")
+    parser.add_argument("--version", action=_Version, nargs=0, help="show the version that is installed")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     serve = commands.add_parser(
         "serve", help="serve models over HTTP", description="With no --model: a small GPT and a small BERT."
@@ -58,14 +70,14 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _serve(parsed: argparse.Namespace) -> int:
-    from server.build import (
-        serve,
-    )  # imports the engine's and the edge's libraries, which `pull` can do without
+    from server.start import serve
 
     return serve(read(vars(parsed)))
 
 
 def _pull(parsed: argparse.Namespace) -> int:
+    from models.weights.sources import resolve
+
     settings = read(vars(parsed))
     print(resolve(parsed.source, cache=settings.cache, offline=settings.offline))
     return 0
@@ -73,8 +85,12 @@ def _pull(parsed: argparse.Namespace) -> int:
 
 def _models(parsed: argparse.Namespace) -> int:
     if parsed.supported:
+        from server.shell import supported
+
         print(supported.markdown() if parsed.supported == "markdown" else supported.text())
         return 0
+    from models.weights.sources import DEFAULTS
+
     cache = read(vars(parsed)).cache
     for default in DEFAULTS.values():
         path = default.path(cache)

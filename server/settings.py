@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import os
 import re
-import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -91,6 +90,16 @@ class Settings:
         _choice("auto", "float32", "bfloat16", "float16"),
         "precision; auto is bfloat16 where the device computes in it, else float32",
     )
+    threads: int | None = _setting(
+        None,
+        _number(1, 1024),
+        "threads that compute on a CPU; by default as many as there are cores that this process may use",
+    )
+    kernels: str = _setting(
+        "auto",
+        _choice("auto", "avx512", "avx2", "plain", "torch"),
+        "what computes on a CPU: our own kernels, the best that it can run, or PyTorch's",
+    )
     kv_memory: int | None = _setting(
         None, _size, "memory for KV caches, such as 4GiB; by default a quarter of what is free"
     )
@@ -154,7 +163,18 @@ def read(flags: Mapping[str, Any], environment: Mapping[str, str] = os.environ) 
     return Settings(**values)
 
 
+def engine_environment(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """The environment of the engine process. What the user has set there stays.
+
+    Its OpenMP threads sleep where they have nothing to do. By default they spin first, which takes the core
+    from whoever has work: our own threads while weights are read, the HTTP process, other programs.
+    """
+    return {"OMP_WAIT_POLICY": "passive", **environment}
+
+
 def _read_file(path: Path) -> dict[str, Any]:
+    import tomllib  # seldom needed, and 5 ms
+
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

@@ -1,11 +1,11 @@
 """The engine process: loads the models, then runs the loop. Joins what only it needs to know.
 
-Started as `python -m server.worker FD`, where FD is its end of the socketpair; the first message says
-what to load.
+`start_engine` starts it, with its end of the socketpair; the first message says what to load.
 """
 
 from __future__ import annotations
 
+import gc
 import logging
 import socket
 import sys
@@ -29,15 +29,18 @@ from server.scheduling.scheduler import Scheduler
 from server.text.tokenizer import load_tokenizer
 
 
-def main() -> int:
+def main(descriptor: int) -> int:
+    """Serve over the socket of that number."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
-    with socket.socket(fileno=int(sys.argv[1])) as link:
+    with socket.socket(fileno=descriptor) as link:
         return serve(link)
 
 
 def serve(link: socket.socket) -> int:
     """Load the models that come over `link`, and run until it closes. 1 where they cannot be loaded."""
     setup = _receive_setup(link)
+    if setup is None:
+        return 1
     try:
         members = load_all(setup)
         adapters = _adapters(members)
@@ -49,7 +52,10 @@ def serve(link: socket.socket) -> int:
         return 1
     scheduler = Scheduler({one.card.name: one.lane for one in members}, itl_target_s=setup.itl_target_s)
     runner = Runner({one.card.name: one.runner for one in members})
-    Loop(link, scheduler, runner, _constraints(setup, members), adapters).run()
+    loop = Loop(link, scheduler, runner, _constraints(setup, members), adapters)
+    gc.freeze()  # what is there by now stays: collections need not walk over it in the middle of a step
+    gc.enable()
+    loop.run()
     return 0
 
 
@@ -87,13 +93,12 @@ def _constraints(setup: Setup, members: Sequence[Member]) -> Constraints:
     )
 
 
-def _receive_setup(link: socket.socket) -> Setup:
-    """Exactly one frame: what follows it belongs to the loop."""
-    (length,) = messages.LENGTH.unpack(link.recv(messages.LENGTH.size, socket.MSG_WAITALL))
+def _receive_setup(link: socket.socket) -> Setup | None:
+    """Exactly one frame: what follows it belongs to the loop. None where the other process has given up."""
+    header = link.recv(messages.LENGTH.size, socket.MSG_WAITALL)
+    if len(header) < messages.LENGTH.size:
+        return None
+    (length,) = messages.LENGTH.unpack(header)
     setup = messages.decode_command(link.recv(length, socket.MSG_WAITALL))
     assert isinstance(setup, Setup)
     return setup
-
-
-if __name__ == "__main__":
-    sys.exit(main())

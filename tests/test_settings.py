@@ -56,6 +56,8 @@ def test_sizes_have_units(text: str, size: int) -> None:
         ("dtype", "int4"),
         ("kv_memory", "many"),
         ("max_sequences", "0"),
+        ("threads", "0"),
+        ("threads", "all"),
         ("offline", "perhaps"),
     ],
 )

@@ -29,3 +29,10 @@ def test_it_ends_quietly_where_nobody_waits_for_its_models_any_more(monkeypatch:
     monkeypatch.setattr(worker, "load_all", lambda setup: [])
     with theirs:
         assert worker.serve(theirs) == 1
+
+
+def test_it_ends_quietly_where_it_is_told_nothing() -> None:
+    ours, theirs = socket.socketpair()
+    ours.close()
+    with theirs:
+        assert worker.serve(theirs) == 1

@@ -48,6 +48,9 @@ class Setup(_Message, frozen=True):
     max_sequences: int
     itl_target_s: float
     speculation: bool
+    threads: int | None = None
+    kernels: str = "auto"
+    cache: str = ""  # the folder of what is built once
 
 
 class Standing(msgspec.Struct, frozen=True, array_like=True):

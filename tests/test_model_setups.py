@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from server.build import bring_loras
 from server.engine.messages import LoraSetup
+from server.model_setups import bring_loras
 from server.settings import BadSetting, Settings
 
 MODELS = ["gpt", "org/bert"]
