@@ -116,7 +116,7 @@ def whole_scores(decoder: Decoder, prompt: Seq[int]) -> Tensor:
     one = sequence(prompt, prompt_alternatives=CONFIG.vocab_size)
     (scores,) = run(fresh, one, len(prompt)).prompt.values()
     rows = [[logprob for _, logprob in sorted(scored.alternatives)] for scored in scores]
-    return torch.tensor(rows)
+    return torch.tensor(rows, dtype=torch.float64)
 
 
 @pytest.mark.parametrize("chunk", [1, 3, 8])

@@ -14,11 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from server.execution.sampling.whole import Values, Whole, deviation, entropy, flatness
+from server.execution.sampling.whole import Whole, deviation, entropy, flatness
+from server.execution.scores import Tokens, Values
 
 TINY = sys.float_info.min
-
-Tokens = NDArray[np.int64]
 
 
 class Undecided(Exception):

@@ -2,71 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from server.execution.sampling.candidates import Candidates, Tokens
+from server.execution.sampling.candidates import Candidates
 from server.execution.sampling.whole import Whole
+from server.execution.scores import Tokens, leaders
 
 CANDIDATES = 256
 
 
-def top(scores: Tensor, logprobs: Tensor, wholes: Sequence[Whole]) -> list[Candidates | None]:
-    """The most probable `CANDIDATES` of each row of `scores` and their `logprobs` [rows, vocabulary].
-
-    `wholes` are the same rows, one by one. None: such a row is not made of numbers, or so many of its largest
-    are equal that it has no top.
-    """
-    best, tokens, last = _falling_top(scores)
-    counts = (best > last).sum(dim=-1).tolist()
-    complete = (last[:, 0] == -torch.inf).tolist()
-    weights = np.exp(logprobs.gather(1, tokens).double().numpy(force=True))
-    logits, ids = best.double().numpy(force=True), tokens.numpy(force=True)
-    return [
-        Candidates(
-            tokens=ids[i, :count],
-            logits=logits[i, :count],
-            weights=weights[i, :count],
-            mass=1.0,
-            complete=complete[i],
-            whole=wholes[i],
-        )
-        if count and weights[i, 0] > 0
-        else None
-        for i, count in enumerate(counts)
-    ]
-
-
-def _falling_top(scores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The largest of `scores` and their tokens, both [rows, n]; what they must exceed [rows, 1].
-
-    Equals are in order of token. topk takes any of those that are equal to its last: none is a candidate.
-    """
-    size = scores.shape[-1]
-    best, tokens = scores.topk(min(CANDIDATES, size), dim=-1)
-    tokens, by_token = tokens.sort(dim=-1)
-    best, by_score = best.gather(1, by_token).sort(dim=-1, descending=True, stable=True)
-    last = best[:, -1:] if best.shape[-1] < size else torch.full_like(best[:, -1:], -torch.inf)
-    return best, tokens.gather(1, by_score), last
+def top(whole: Whole) -> Candidates:
+    """At least the `CANDIDATES` most probable tokens of the row; all possible ones, if there are fewer."""
+    tokens = leaders(whole.scores, CANDIDATES)
+    return _listed(whole, tokens, complete=len(tokens) < CANDIDATES)
 
 
 def everything(whole: Whole) -> Candidates:
     """All possible tokens of the row: the exact way, needed where the distribution is flat."""
-    scores = whole.scores.numpy(force=True)
-    tokens = falling(scores)[: int((scores > -np.inf).sum())]
-    weights = np.exp(whole.logprobs.numpy(force=True)[tokens].astype(np.float64))
-    return Candidates(
-        tokens=tokens,
-        logits=scores[tokens].astype(np.float64),
-        weights=weights,
-        mass=1.0,
-        complete=True,
-        whole=whole,
-    )
+    possible = np.count_nonzero(whole.scores > -np.inf)
+    return _listed(whole, falling(whole.scores)[:possible], complete=True)
+
+
+def _listed(whole: Whole, tokens: Tokens, *, complete: bool) -> Candidates:
+    logits = whole.scores[tokens].astype(np.float64)
+    weights = np.exp(whole.logprobs(logits))
+    return Candidates(tokens=tokens, logits=logits, weights=weights, mass=1.0, complete=complete, whole=whole)
 
 
 def falling(scores: NDArray[np.float32]) -> Tokens:

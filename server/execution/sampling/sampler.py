@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from collections.abc import Sequence as Seq
 from contextlib import suppress
-from dataclasses import dataclass
+from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from server.execution.randomness import uniform
@@ -18,13 +16,11 @@ from server.execution.sampling.ranking import everything, top
 from server.execution.sampling.row import Drawn, Row
 from server.execution.sampling.stages import asked, change_row, follow, split
 from server.execution.sampling.whole import Whole
-from server.execution.scores import most_probable
+from server.execution.scores import largest, log_masses, scored
 from server.request import Stage
-from server.scheduling.plan import Scored
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
+class Choice(NamedTuple):
     token: int
     surprise: float | None  # mirostat's bound for the next one
 
@@ -37,18 +33,18 @@ def sample(logits: Tensor, rows: Seq[Row]) -> list[Drawn]:
     that ask for nothing else cost an argmax. A row without any finite logit, which no parameter can bring
     about, yields what argmax does.
     """
-    logprobs = logits.log_softmax(dim=-1)
-    choices = [
-        Choice(token, row.surprise) for token, row in zip(logits.argmax(dim=-1).tolist(), rows, strict=True)
-    ]
-    for i, choice in _choose_special(logits, logprobs, rows):
-        choices[i] = choice
-    tokens = torch.tensor([choice.token for choice in choices], device=logits.device)
-    picked = logprobs.gather(1, tokens[:, None])[:, 0].tolist()
-    return [
-        Drawn(Scored(choice.token, logprob, _alternatives(logprobs[i], row)), choice.surprise)
-        for i, (choice, logprob, row) in enumerate(zip(choices, picked, rows, strict=True))
-    ]
+    best = largest(logits)
+    masses = log_masses(logits, best)
+    surprises = [row.surprise for row in rows]
+    tokens = best.copy()
+    for i, row in enumerate(rows):
+        if not row.sampling.greedy:
+            whole = Whole(logits[i].numpy(force=True), int(best[i]), float(masses[i]))
+            tokens[i], surprises[i] = _draw(logits[i], whole, row)
+        elif adjusts(row):
+            tokens[i] = _adjusted_best(logits[i], row)
+    chosen = scored(logits, tokens, best, masses, [row.alternatives for row in rows])
+    return [Drawn(*each) for each in zip(chosen, surprises, strict=True)]
 
 
 def adjusts(row: Row) -> bool:
@@ -61,37 +57,24 @@ def adjust(scores: Tensor, row: Row) -> None:
     _change(scores, row, asked(row.sampling))
 
 
-def _alternatives(logprobs: Tensor, row: Row) -> tuple[tuple[int, float], ...]:
-    return most_probable(logprobs[None], row.alternatives)[0] if row.alternatives else ()
+def _adjusted_best(logits: Tensor, row: Row) -> int:
+    scores = logits.clone()
+    adjust(scores, row)
+    return int(scores.argmax())
 
 
-def _choose_special(logits: Tensor, logprobs: Tensor, rows: Seq[Row]) -> Iterator[tuple[int, Choice]]:
-    """(index, choice) of the rows that want something else than the largest logit."""
-    sampled = [i for i, row in enumerate(rows) if not row.sampling.greedy]
-    if len(sampled) == len(rows):
-        yield from enumerate(_draw_each(logits, logprobs, rows))
-    elif sampled:
-        some = _draw_each(logits[sampled], logprobs[sampled], [rows[i] for i in sampled])
-        yield from zip(sampled, some, strict=True)
-    for i, row in enumerate(rows):
-        if row.sampling.greedy and adjusts(row):
-            scores = logits[i].clone()
-            adjust(scores, row)
-            yield i, Choice(int(scores.argmax()), row.surprise)
-
-
-def _draw_each(logits: Tensor, logprobs: Tensor, rows: Seq[Row]) -> Iterator[Choice]:
-    """Draw from each row of `logits` and their `logprobs` [rows, vocabulary]."""
-    plans = [split(asked(row.sampling)) for row in rows]
-    if any(changes or restricts(row) for row, (changes, _) in zip(rows, plans, strict=True)):
-        logits = logits.clone()
-        for scores, row, (changes, _) in zip(logits, rows, plans, strict=True):
-            _change(scores, row, changes)
-        logprobs = logits.log_softmax(dim=-1)
-    wholes = [Whole(*each) for each in zip(logits, logprobs, strict=True)]
-    lists = top(logits, logprobs, wholes)
-    for row, (_, stages), whole, candidates in zip(rows, plans, wholes, lists, strict=True):
-        yield _draw(candidates, whole, row, stages)
+def _draw(logits: Tensor, whole: Whole, row: Row) -> Choice:
+    """From one row, [vocabulary], that is `whole` unless it is changed."""
+    changes, stages = split(asked(row.sampling))
+    if changes or restricts(row):
+        scores = logits.clone()
+        _change(scores, row, changes)
+        whole = Whole.of(scores)
+    if not whole.possible:
+        return Choice(whole.best, row.surprise)
+    with suppress(Undecided):
+        return _choose(follow(top(whole), row, stages), row)
+    return _choose(follow(everything(whole), row, stages), row)
 
 
 def _change(scores: Tensor, row: Row, stages: Seq[Stage]) -> None:
@@ -100,15 +83,6 @@ def _change(scores: Tensor, row: Row, stages: Seq[Stage]) -> None:
         restrict(scores, row)
     for stage in stages:
         change_row(scores, row, stage)
-
-
-def _draw(candidates: Candidates | None, whole: Whole, row: Row, stages: Seq[Stage]) -> Choice:
-    if candidates is not None:
-        with suppress(Undecided):
-            return _choose(follow(candidates, row, stages), row)
-    if not whole.possible:
-        return Choice(int(whole.scores.argmax()), row.surprise)
-    return _choose(follow(everything(whole), row, stages), row)
 
 
 def _choose(candidates: Candidates, row: Row) -> Choice:

@@ -9,36 +9,48 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-Values = NDArray[np.float64]
+from server.execution.scores import Values, largest, log_masses
 
 
 @dataclass(frozen=True, slots=True)
 class Whole:
-    """A row before anything has narrowed it: both [vocabulary], float32; minus infinity is banned."""
+    """A row before anything has narrowed it: [vocabulary], float32; minus infinity is banned."""
 
-    scores: Tensor
-    logprobs: Tensor
+    scores: NDArray[np.float32]
+    best: int  # the token of the largest
+    log_mass: float  # see `log_masses`
 
     @classmethod
     def of(cls, scores: Tensor) -> Whole:
-        return cls(scores, scores.log_softmax(dim=-1))
+        """Of one row, [vocabulary] float32."""
+        best = largest(scores[None])
+        return cls(scores.numpy(force=True), int(best[0]), float(log_masses(scores[None], best)[0]))
 
     @property
     def possible(self) -> bool:
         """Whether there is any token to choose: not in a row of NaN, nor without any finite logit."""
-        return bool(self.logprobs.isfinite().any())
+        return not math.isnan(self.log_mass)
+
+    def logprobs(self, logits: Values) -> Values:
+        """Of tokens with these of the row's logits, [n]."""
+        logprobs: Values = (logits - float(self.scores[self.best])) - self.log_mass
+        return logprobs
 
     def entropy(self) -> float:
         """In nats."""
-        return entropy(_possible(self.logprobs))
+        return entropy(self.logprobs(self._finite()))
 
     def flatness(self) -> float:
-        """The entropy as a share of the most that so many possible tokens can have."""
-        return flatness(_possible(self.logprobs))
+        """The entropy as a share of the greatest that so many possible tokens can have."""
+        return flatness(self.logprobs(self._finite()))
 
     def deviation(self) -> float:
         """The standard deviation of the logits."""
-        return deviation(_possible(self.scores))
+        return deviation(self._finite())
+
+    def _finite(self) -> Values:
+        finite = self.scores > -np.inf
+        return (self.scores if finite.all() else self.scores[finite]).astype(np.float64)
 
 
 def entropy(logprobs: Values) -> float:
@@ -55,9 +67,3 @@ def flatness(logprobs: Values) -> float:
 def deviation(logits: Values) -> float:
     """Of the population `logits` [n]."""
     return float(logits.std())
-
-
-def _possible(row: Tensor) -> Values:
-    values = row.numpy(force=True)
-    finite = values > -np.inf
-    return (values if finite.all() else values[finite]).astype(np.float64)
