@@ -122,7 +122,7 @@ def whole_scores(decoder: Decoder, prompt: Seq[int]) -> Tensor:
 @pytest.mark.parametrize("chunk", [1, 3, 8])
 def test_a_prompt_is_scored_the_same_in_chunks(decoder: Decoder, runner: DecoderRunner, chunk: int) -> None:
     whole = whole_scores(decoder, PROMPT)
-    assert torch.allclose(whole.exp().sum(-1), torch.ones(len(PROMPT) - 1), atol=1e-5)
+    assert torch.allclose(whole.exp().sum(-1), torch.ones(len(PROMPT) - 1, dtype=torch.float64), atol=1e-5)
     one, scores = sequence(prompt_alternatives=2), list[Scored]()
     while one.pending:
         count = min(chunk, one.pending)
