@@ -1,111 +1,34 @@
-"""The load generator against a scripted server. What it says of time is tested on made-up clocks only."""
+"""What the load generator sends, and what it writes down, against a scripted server."""
 
 from __future__ import annotations
 
 import asyncio
-import itertools
-import json
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from tests.clients.scripted_server import Answer, ScriptedServer, says, sse, streams, token_event
 from triptych_client import ServerUnreachable
 from triptych_client.bench import (
-    FillRecord,
+    Dialect,
     Measurement,
     Plan,
-    StreamRecord,
+    Prompt,
+    Tally,
     measure,
+    openai_chat,
     openai_completions,
-    percentile,
+    read_prompts,
     summarize,
-    table,
+    tei_embed,
     tgi,
+    tgi_whole,
 )
-from triptych_client.bench.command import main
 
 FINAL = token_event(2, "b", whole="ab", finish_reason="length", generated_tokens=2)
-
-
-def record(
-    *arrivals_s: float, started_s: float = 0.0, ended_s: float, failure: str | None = None
-) -> StreamRecord:
-    return StreamRecord(
-        started_s=started_s,
-        arrivals_s=list(arrivals_s),
-        ended_s=ended_s,
-        tokens=len(arrivals_s),
-        failure=failure,
-    )
-
-
-def measurement(*records: StreamRecord, fills: tuple[FillRecord, ...] = (), **plan: Any) -> Measurement:
-    settings = {"streams": len(records), "requests": len(records), "tokens": 2, **plan}
-    return Measurement(plan=Plan(url="http://x", dialect=tgi(), **settings), streams=records, fills=fills)
-
-
-# What the numbers say.
-
-
-def test_durations_are_those_of_the_streams_that_ended_well() -> None:
-    report = summarize(
-        measurement(
-            record(1.0, 1.5, 4.5, ended_s=5.0),
-            record(2.0, started_s=1.0, ended_s=3.0),
-            record(9.0, 10.0, ended_s=10.0, failure="ServerFailed: oops"),
-            fills=(FillRecord(latency_s=0.25), FillRecord(latency_s=9.0, failure="NotFound: x")),
-        )
-    )
-    assert (report.ok, report.failed, report.short) == (2, 1, 1)
-    assert (report.duration, report.output_tokens, report.output_tokens_per_s) == (10.0, 4, 0.4)
-    assert report.first_token is not None
-    assert (report.first_token.p50, report.first_token.max) == (1.0, 1.0)
-    assert report.between_tokens is not None
-    assert (report.between_tokens.count, report.between_tokens.p50, report.between_tokens.max) == (
-        2,
-        0.5,
-        3.0,
-    )
-    assert report.fill_mask is not None
-    assert (report.fill_mask_ok, report.fill_mask_failed, report.fill_mask.p95) == (1, 1, 0.25)
-    assert report.failures == {"ServerFailed: oops": 1, "NotFound: x": 1}
-
-
-@pytest.mark.parametrize(
-    ("second_began_s", "overlap"), [(1.9, True), (2.1, False)], ids=["side by side", "one after the other"]
-)
-def test_overlap_means_that_no_stream_waited_for_another_to_end(second_began_s: float, overlap: bool) -> None:
-    report = summarize(measurement(record(0.1, ended_s=2.0), record(second_began_s, ended_s=4.0)))
-    assert report.all_overlap is overlap
-    assert ("every stream had its first token" in table(report)) is overlap
-
-
-def test_a_stream_without_a_token_overlaps_with_none() -> None:
-    assert summarize(measurement(record(0.1, ended_s=2.0), record(ended_s=2.0))).all_overlap is False
-
-
-def test_overlap_is_asked_of_the_first_wave_of_a_closed_loop_only() -> None:
-    late = record(9.0, started_s=8.0, ended_s=10.0)
-    pair = (record(0.1, ended_s=2.0), record(0.2, ended_s=2.0))
-    assert summarize(measurement(*pair, late, streams=2)).all_overlap is True
-    assert summarize(measurement(*pair, rate=4.0)).all_overlap is None
-    assert summarize(measurement(late)).all_overlap is None
-
-
-@given(st.lists(st.floats(0, 1e6), min_size=1), st.floats(0, 1))
-def test_a_percentile_was_seen_and_is_not_exceeded_by_its_share(values: list[float], share: float) -> None:
-    values.sort()
-    found = percentile(values, share)
-    assert found in values
-    assert sum(value <= found for value in values) >= share * len(values) * (1 - 1e-12)
-
-
-# What is sent, and what is written down.
 
 
 def run(url: str, **plan: Any) -> Measurement:
@@ -115,8 +38,8 @@ def run(url: str, **plan: Any) -> Measurement:
 def test_each_stream_is_asked_for_once_with_a_prompt_of_its_own(server: ScriptedServer) -> None:
     server.on("/generate_stream", streams(token_event(1, "a"), FINAL))
     measured = run(server.url, streams=2, requests=5, prompt_words=6, dialect=tgi("m"))
-    assert [stream.tokens for stream in measured.streams] == [2] * 5
-    assert all(stream.failure is None and len(stream.arrivals_s) == 2 for stream in measured.streams)
+    assert [stream.tokens for stream in measured.requests] == [2] * 5
+    assert all(stream.failure is None and len(stream.arrivals_s) == 2 for stream in measured.requests)
     bodies = [asked.body for asked in server.asked]
     assert bodies[0]["parameters"] == {"max_new_tokens": 2, "ignore_eos": True, "details": True}
     assert {body["model"] for body in bodies} == {"m"}
@@ -141,7 +64,8 @@ def test_openai_streams_are_counted_by_the_servers_own_usage(server: ScriptedSer
     usage = {"choices": [], "usage": {"completion_tokens": 5}}
     server.on("/v1/completions", streams(chunk("two tok"), chunk(""), chunk("ens"), usage, "[DONE]"))
     measured = run(server.url, streams=1, requests=1, tokens=5, dialect=openai_completions("m"), prompt="hi")
-    assert (measured.streams[0].tokens, len(measured.streams[0].arrivals_s)) == (5, 2)
+    (asked,) = measured.requests
+    assert (asked.tokens, asked.counted, len(asked.arrivals_s)) == (5, True, 2)
     body = server.asked[0].body
     assert (body["prompt"], body["max_tokens"], body["model"], body["stream"]) == ("hi", 5, "m", True)
 
@@ -149,20 +73,76 @@ def test_openai_streams_are_counted_by_the_servers_own_usage(server: ScriptedSer
 @pytest.mark.parametrize(
     ("answer", "failure"),
     [
-        (says({"error": "full"}, status=429), "Overloaded: full"),
-        (
-            streams(token_event(1, "a")),
-            "ConnectionLost: the stream ended without its final event, after 1 tokens",
-        ),
+        (says({"error": "full"}, status=429), "Overloaded (429): full"),
+        (streams(token_event(1, "a")), "ConnectionLost: the stream ended without its final event"),
+        (streams(token_event(1, "a"), whole=False), "ConnectionLost: the connection to http://"),
         (streams({"error": "oops", "error_type": "generation"}), "ServerFailed: oops"),
+        (streams({"no": "token"}), "UnexpectedAnswer: expected an object with `token`"),
         (says({"generated_text": "x"}), "UnexpectedAnswer: expected text/event-stream"),
     ],
 )
 def test_a_stream_that_fails_is_written_down(server: ScriptedServer, answer: Answer, failure: str) -> None:
     server.on("/generate_stream", answer, streams(FINAL))
-    measured = run(server.url, streams=1, requests=2)
-    assert str(measured.streams[0].failure).startswith(failure)
-    assert measured.streams[1].failure is None
+    first, second = run(server.url, streams=1, requests=2).requests
+    assert first.failure is not None
+    assert f"{first.failure.kind}: {first.failure.message}".startswith(failure)
+    assert second.failure is None
+
+
+@pytest.mark.parametrize(
+    ("dialect", "answer", "failure"),
+    [
+        (tei_embed(), [[1.0]], "2 texts were sent, 1 answered"),
+        (tei_embed(), {"error": "none"}, "expected a list of vectors"),
+        (tgi_whole(), {"text": "a"}, "expected an object with `generated_text`"),
+        (tgi_whole(), "no JSON", "expected JSON"),
+    ],
+)
+def test_a_whole_answer_that_is_none_is_written_down(
+    server: ScriptedServer, dialect: Dialect, answer: object, failure: str
+) -> None:
+    server.on(dialect.path, says(answer))
+    batch = 1 if dialect.generates else 2
+    (asked,) = run(server.url, streams=1, requests=1, dialect=dialect, batch=batch).requests
+    assert asked.failure is not None
+    assert asked.failure.kind == "UnexpectedAnswer"
+    assert asked.failure.message.startswith(failure)
+
+
+def test_a_chat_is_one_message_and_its_reasoning_counts(server: ScriptedServer) -> None:
+    def chunk(**delta: str) -> dict[str, Any]:
+        return {"choices": [{"index": 0, "delta": delta, "finish_reason": None}]}
+
+    end = {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
+    thought, said = chunk(reasoning_content="hm"), chunk(content="\n")
+    server.on("/v1/chat/completions", streams(chunk(role="assistant", content=""), thought, said, end))
+    (asked,) = run(server.url, streams=1, requests=1, prompt="hi", dialect=openai_chat()).requests
+    assert (asked.tokens, asked.counted, asked.failure) == (2, False, None)
+    assert server.asked[0].body["messages"] == [{"role": "user", "content": "hi"}]
+
+
+def test_a_text_that_looks_like_a_field_is_a_text(server: ScriptedServer) -> None:
+    """The quick reading must not see an end, or an error, in what the model writes."""
+    texts = ['"error": "x"', '"generated_text": "x"', '"token": {', '"usage": {', "data: [DONE]"]
+    answer = [token_event(number, text) for number, text in enumerate(texts)]
+    server.on("/generate_stream", streams(*answer, FINAL))
+    chunks = [{"choices": [{"text": text}]} for text in texts]
+    server.on("/v1/completions", streams(*chunks, "[DONE]"))
+    (asked,) = run(server.url, streams=1, requests=1).requests
+    assert (asked.failure, len(asked.arrivals_s)) == (None, 6)
+    (asked,) = run(server.url, streams=1, requests=1, dialect=openai_completions()).requests
+    assert (asked.failure, asked.tokens) == (None, 5)
+
+
+def test_events_are_counted_however_they_are_cut(server: ScriptedServer) -> None:
+    whole = b"".join(sse(event) for event in [*(token_event(n, "é") for n in range(5)), FINAL])
+
+    def crumbs() -> Iterator[bytes]:
+        yield from (whole[at : at + 7] for at in range(0, len(whole), 7))
+
+    server.on("/generate_stream", Answer(content_type="text/event-stream", chunks=crumbs))
+    (asked,) = run(server.url, streams=1, requests=1).requests
+    assert (asked.failure, len(asked.arrivals_s)) == (None, 6)
 
 
 def test_an_unreachable_server_is_told_in_the_warm_up(nowhere: str) -> None:
@@ -186,7 +166,7 @@ def begin_together(count: int) -> Callable[[], Iterator[bytes]]:
 def test_streams_are_sent_side_by_side(server: ScriptedServer, arrive: dict[str, Any]) -> None:
     server.on("/generate_stream", Answer(content_type="text/event-stream", chunks=begin_together(4)))
     measured = run(server.url, streams=4, requests=4, **arrive)
-    assert [stream.failure for stream in measured.streams] == [None] * 4
+    assert [stream.failure for stream in measured.requests] == [None] * 4
 
 
 def test_a_server_that_takes_turns_is_found_out(server: ScriptedServer) -> None:
@@ -215,7 +195,7 @@ def test_rivals_run_beside_the_streams_under_a_key_of_their_own_and_are_not_coun
 ) -> None:
     server.on("/generate_stream", Answer(content_type="text/event-stream", chunks=begin_together(2)))
     measured = run(server.url, streams=1, requests=2, rivals=1, api_key="mine")
-    assert [stream.failure for stream in measured.streams] == [None] * 2
+    assert [stream.failure for stream in measured.requests] == [None] * 2
     keys = [asked.headers["authorization"] for asked in server.asked]
     assert keys.count("Bearer mine") == 2
     assert keys.count("Bearer rival") >= 2
@@ -240,73 +220,70 @@ def test_fill_mask_requests_run_beside_the_streams(server: ScriptedServer) -> No
     report = summarize(measured)
     assert report.ok == 1
     assert report.fill_mask_ok >= 3
-    assert report.failures == {"NotReady: not yet": 1}
+    assert list(report.failures) == ["NotReady (503)"]
+    assert report.failures["NotReady (503)"].count == 1
     fills = [asked.body for asked in server.asked if asked.path == "/fill-mask"]
     assert fills[0] == {"inputs": "a [MASK]"}
     assert len(fills) == len(measured.fills)
 
 
-# The command line.
+def test_the_tally_tells_how_far_the_load_has_come(server: ScriptedServer) -> None:
+    server.on("/generate_stream", streams(token_event(1, "a"), FINAL), says({"error": "x"}, status=500))
+    told: list[tuple[int, int, int, int]] = []
+
+    def watch(tally: Tally) -> None:
+        told.append((tally.requests, tally.ended, tally.failed, tally.tokens))
+
+    asyncio.run(measure(Plan(url=server.url, dialect=tgi(), streams=1, requests=2, warmup=0), watch))
+    assert told[0] == (2, 0, 0, 0)
+    assert told[-1] == (2, 2, 1, 2)
 
 
-def test_the_command_prints_a_table(server: ScriptedServer, capsys: pytest.CaptureFixture[str]) -> None:
-    server.on("/generate_stream", streams(token_event(1, "a"), FINAL))
-    server.on("/fill-mask", says([]))
-    flags = ["--url", server.url, "--streams", "2", "--tokens", "2", "--fill-mask-every-ms", "5"]
-    assert main(flags) == 0
-    printed = capsys.readouterr().out
-    assert "2 ok, 0 failed, 0 shorter than asked" in printed
-    rows = [
-        line
-        for line in printed.splitlines()
-        if line.startswith(("first token", "between tokens", "fill-mask "))
-    ]
-    assert len(rows) == 4  # fill-mask has a line of counts too
+# What a file asks.
 
 
-def test_the_command_prints_json(server: ScriptedServer, capsys: pytest.CaptureFixture[str]) -> None:
-    server.on("/generate_stream", streams(token_event(1, "a"), FINAL))
-    assert main(["--url", server.url, "--streams", "2", "--requests", "3", "--tokens", "3", "--json"]) == 0
-    report = json.loads(capsys.readouterr().out)
-    assert (report["ok"], report["short"], report["output_tokens"]) == (3, 3, 6)
-    assert report["first_token"]["count"] == 3
-    assert report["fill_mask"] is None
-
-
-def test_a_failed_request_fails_the_command(
-    server: ScriptedServer, capsys: pytest.CaptureFixture[str]
+def test_prompts_of_a_file_are_asked_in_turn_each_with_its_length(
+    server: ScriptedServer, tmp_path: Path
 ) -> None:
-    busy = says({"error": "full"}, status=429)
-    server.on("/generate_stream", *itertools.repeat(streams(FINAL), 2), busy)
-    assert main(["--url", server.url, "--streams", "1", "--requests", "3"]) == 1
-    printed = capsys.readouterr().out
-    assert "1 ok, 2 failed" in printed
-    assert "2 x Overloaded: full" in printed
-
-
-def test_a_server_that_is_not_there_is_one_line(nowhere: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--url", nowhere], program="triptych bench") == 1
-    complaint = capsys.readouterr().err
-    assert complaint.startswith(f"triptych bench: no server answers at {nowhere}")
-    assert complaint.count("\n") == 1
+    file = tmp_path / "prompts.jsonl"
+    file.write_text('"eins"\n\n{"prompt": "zwei", "tokens": 7}\n')
+    prompts = read_prompts(file)
+    assert prompts == [Prompt(text="eins"), Prompt(text="zwei", tokens=7)]
+    server.on("/generate_stream", streams(token_event(1, "a"), FINAL))
+    measured = run(server.url, streams=1, requests=3, prompts=tuple(prompts))
+    asked = [(one.body["inputs"], one.body["parameters"]["max_new_tokens"]) for one in server.asked]
+    assert asked == [("eins", 2), ("zwei", 7), ("eins", 2)]
+    assert summarize(measured).short == 1
 
 
 @pytest.mark.parametrize(
-    ("flags", "complaint"),
+    ("lines", "complaint"),
     [
-        (["--streams", "0"], "argument --streams: 0 is less than 1"),
-        (["--rate", "-1"], "argument --rate: -1 is not a positive number"),
-        (["--rate", "nan"], "argument --rate: nan is not a positive number"),
-        (["--tokens", "many"], "argument --tokens"),
-        (["--warmup", "-1"], "argument --warmup: -1 is less than 0"),
-        (["--dialect", "smtp"], "argument --dialect"),
-        (["--url", "localhost"], "the address must start with http://"),
-        (["--streems", "1"], "unrecognized arguments: --streems"),
+        ("", "holds no prompt"),
+        ('"a"\nb', "line 2: no JSON"),
+        ("3", "line 1: expected a text, or an object with a text as `prompt`"),
+        ('""', "line 1: expected a text"),
+        ('{"text": "a"}', "line 1: expected a text"),
+        ('{"prompt": "a", "token": 1}', "line 1: unknown field `token`; known: prompt, tokens"),
+        ('{"prompt": "a", "tokens": 0}', "`tokens` must be a whole number of at least 1; found 0"),
+        ('{"prompt": "a", "tokens": true}', "found true"),
     ],
 )
-def test_a_mistaken_flag_is_named(
-    flags: list[str], complaint: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(SystemExit, match="2"):
-        main(flags)
-    assert complaint in capsys.readouterr().err
+def test_a_mistaken_line_is_named(tmp_path: Path, lines: str, complaint: str) -> None:
+    file = tmp_path / "prompts.jsonl"
+    file.write_text(lines)
+    with pytest.raises(ValueError, match=complaint):
+        read_prompts(file)
+
+
+@pytest.mark.parametrize(
+    ("fields", "complaint"),
+    [
+        ({"batch": 2}, "/generate_stream takes one text a request: no batch of 2"),
+        ({"burst": 2}, "they need a rate"),
+        ({"prompt": "a", "prompts": (Prompt(text="b"),)}, "not both"),
+    ],
+)
+def test_what_cannot_be_done_together_is_told(fields: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        Plan(url="http://x", dialect=tgi(), **fields)
