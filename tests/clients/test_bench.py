@@ -145,6 +145,14 @@ def test_events_are_counted_however_they_are_cut(server: ScriptedServer) -> None
     assert (asked.failure, len(asked.arrivals_s)) == (None, 6)
 
 
+def test_a_refusal_after_the_first_token_is_not_for_a_fields_sake(server: ScriptedServer) -> None:
+    refusal = {"error": "no `ignore_eos` here", "error_type": "validation"}
+    server.on("/generate_stream", streams(token_event(1, "a"), refusal))
+    (asked,) = run(server.url, streams=1, requests=1).requests
+    assert asked.failure is not None
+    assert (asked.failure.kind, len(asked.arrivals_s), len(server.asked)) == ("InvalidRequest", 1, 1)
+
+
 def test_an_unreachable_server_is_told_in_the_warm_up(nowhere: str) -> None:
     with pytest.raises(ServerUnreachable):
         run(nowhere, warmup=1)

@@ -22,6 +22,7 @@ from triptych_client.bench import (
     table,
     tei_embed,
     tgi,
+    tgi_whole,
 )
 
 OOPS = Failure(kind="ServerFailed (500)", message="oops")
@@ -82,8 +83,9 @@ def test_the_report_says_who_counted_the_tokens(counted: list[bool], said: str) 
 
 def test_tokens_that_nobody_counts_are_not_called_missing() -> None:
     whole = RequestRecord(started_s=0.0, ended_s=1.0, asked_tokens=2)
-    report = summarize(measurement(whole, dialect=tei_embed()))
+    report = summarize(measurement(whole, dialect=tgi_whole()))
     assert (report.short, report.tokens_counted_by, report.first_token) == (0, None, None)
+    assert "tokens cannot be counted: the server does not tell" in table(report)
 
 
 def test_texts_are_counted_for_encoders() -> None:

@@ -65,7 +65,7 @@ class Asker:
             except InvalidRequest as refusal:
                 learnt = self.left_out - left_out  # by another request, in the meantime
                 fewer = learnt if self._understood else to_blame(body, str(refusal))
-                if not fewer:
+                if not fewer or record.arrivals_s:
                     raise
                 left_out |= fewer
             else:

@@ -20,9 +20,7 @@ def _about(report: Report) -> Iterator[str]:
     yield _line("requests", _requests(report))
     if report.load["batch"] is not None:
         yield _line("texts", f"{report.texts_per_s:.1f} texts/s  ({report.texts} in {report.duration:.2f} s)")
-    elif report.tokens_counted_by is None:
-        yield _line("output", "tokens cannot be counted: the server does not tell")
-    else:
+    elif report.ok:
         yield _line("output", _output(report))
     if report.input_tokens is not None:
         yield _line("input", f"{report.input_tokens} tokens")
@@ -74,6 +72,8 @@ def _requests(report: Report) -> str:
 
 
 def _output(report: Report) -> str:
+    if report.tokens_counted_by is None:
+        return "tokens cannot be counted: the server does not tell"
     return (
         f"{report.output_tokens_per_s:.1f} tok/s  ({report.output_tokens} tokens in "
         f"{report.duration:.2f} s, counted by {report.tokens_counted_by})"
