@@ -40,9 +40,12 @@ def log_masses(logits: Tensor, best: Tokens) -> Values:
     exponentials are the fastest that there are: at the largest logit that is what is subtracted.
     """
     places = torch.from_numpy(best).to(logits.device)[:, None]
-    parts = zip(torch.split(logits, ROWS), torch.split(places, ROWS), strict=True)
-    least = torch.cat([some.log_softmax(dim=-1).gather(1, place) for some, place in parts])
-    return -least[:, 0].double().numpy(force=True)
+    masses = np.empty(len(best))
+    for first in range(0, len(best), ROWS):
+        some = slice(first, first + ROWS)
+        least = logits[some].log_softmax(dim=-1).gather(1, places[some])
+        masses[some] = -least[:, 0].numpy(force=True)
+    return masses
 
 
 def score(logits: Tensor, tokens: Sequence[int], alternatives: int) -> list[Scored]:
@@ -57,8 +60,8 @@ def scored(
     logits: Tensor, tokens: Tokens, best: Tokens, masses: Values, alternatives: Sequence[int]
 ) -> list[Scored]:
     """One of `tokens` for each row of `logits`, and so many alternatives: see `largest` and `log_masses`."""
-    pairs = torch.from_numpy(np.stack((tokens, best), axis=1)).to(logits.device)
-    own, peak = logits.gather(1, pairs).double().numpy(force=True).T
+    pairs = torch.from_numpy(np.array((tokens, best)).T).to(logits.device)
+    own, peak = logits.gather(1, pairs).numpy(force=True).astype(np.float64).T
     with np.errstate(invalid="ignore"):  # of a row that has no softmax, not a number
         logprobs = ((own - peak) - masses).tolist()
     return [

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from collections.abc import Sequence as Seq
 from contextlib import suppress
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from server.execution.randomness import uniform
@@ -16,7 +18,7 @@ from server.execution.sampling.ranking import everything, top
 from server.execution.sampling.row import Drawn, Row
 from server.execution.sampling.stages import asked, change_row, follow, split
 from server.execution.sampling.whole import Whole
-from server.execution.scores import largest, log_masses, scored
+from server.execution.scores import Tokens, Values, largest, log_masses, scored
 from server.request import Stage
 
 
@@ -38,11 +40,10 @@ def sample(logits: Tensor, rows: Seq[Row]) -> list[Drawn]:
     surprises = [row.surprise for row in rows]
     tokens = best.copy()
     for i, row in enumerate(rows):
-        if not row.sampling.greedy:
-            whole = Whole(logits[i].numpy(force=True), int(best[i]), float(masses[i]))
-            tokens[i], surprises[i] = _draw(logits[i], whole, row)
-        elif adjusts(row):
+        if row.sampling.greedy and adjusts(row):
             tokens[i] = _adjusted_best(logits[i], row)
+    for i, choice in _draw_each(logits, best, masses, rows):
+        tokens[i], surprises[i] = choice
     chosen = scored(logits, tokens, best, masses, [row.alternatives for row in rows])
     return [Drawn(*each) for each in zip(chosen, surprises, strict=True)]
 
@@ -63,17 +64,35 @@ def _adjusted_best(logits: Tensor, row: Row) -> int:
     return int(scores.argmax())
 
 
-def _draw(logits: Tensor, whole: Whole, row: Row) -> Choice:
-    """From one row, [vocabulary], that is `whole` unless it is changed."""
-    changes, stages = split(asked(row.sampling))
-    if changes or restricts(row):
-        scores = logits.clone()
-        _change(scores, row, changes)
-        whole = Whole.of(scores)
-    if not whole.possible:
+def _draw_each(logits: Tensor, best: Tokens, masses: Values, rows: Seq[Row]) -> Iterator[tuple[int, Choice]]:
+    """(index, choice) of the rows that are not greedy.
+
+    One kind of work is done for all of them before the next: a processor that has it in its caches is twice
+    as fast.
+    """
+    places = [i for i, row in enumerate(rows) if not row.sampling.greedy]
+    if not places:
+        return
+    plans = {i: split(asked(rows[i].sampling)) for i in places}
+    wholes = Whole.each(logits, best, masses)
+    changed = [i for i in places if plans[i][0] or restricts(rows[i])]
+    if changed:
+        scores = logits.index_select(0, torch.tensor(changed, device=logits.device))  # a copy
+        for one, i in zip(scores, changed, strict=True):
+            _change(one, rows[i], plans[i][0])
+        anew = largest(scores)
+        for i, whole in zip(changed, Whole.each(scores, anew, log_masses(scores, anew)), strict=True):
+            wholes[i] = whole
+    lists = {i: top(wholes[i]) for i in places if wholes[i].possible}
+    for i in places:
+        yield i, _draw(lists.get(i), wholes[i], rows[i], plans[i][1])
+
+
+def _draw(candidates: Candidates | None, whole: Whole, row: Row, stages: Seq[Stage]) -> Choice:
+    if candidates is None:
         return Choice(whole.best, row.surprise)
     with suppress(Undecided):
-        return _choose(follow(top(whole), row, stages), row)
+        return _choose(follow(candidates, row, stages), row)
     return _choose(follow(everything(whole), row, stages), row)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from server.execution.scores import Values, largest, log_masses
+from server.execution.scores import Tokens, Values, largest, log_masses
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,10 +21,16 @@ class Whole:
     log_mass: float  # see `log_masses`
 
     @classmethod
+    def each(cls, scores: Tensor, best: Tokens, log_masses: Values) -> list[Whole]:
+        """Of each row, [rows, vocabulary] float32."""
+        rows = scores.numpy(force=True)
+        return [cls(*each) for each in zip(rows, best.tolist(), log_masses.tolist(), strict=True)]
+
+    @classmethod
     def of(cls, scores: Tensor) -> Whole:
         """Of one row, [vocabulary] float32."""
         best = largest(scores[None])
-        return cls(scores.numpy(force=True), int(best[0]), float(log_masses(scores[None], best)[0]))
+        return cls.each(scores[None], best, log_masses(scores[None], best))[0]
 
     @property
     def possible(self) -> bool:

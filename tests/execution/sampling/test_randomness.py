@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from server.execution.randomness import Purpose, uniform
 
@@ -17,6 +20,17 @@ from server.execution.randomness import Purpose, uniform
 )
 def test_seeds_keep_their_numbers(seed: int, position: int, number: float) -> None:
     assert uniform(seed, 0, position) == number
+
+
+@given(
+    seed=st.integers(0, 2**64 - 1),
+    sample=st.integers(0, 2**64 - 1),
+    position=st.integers(0, 2**64 - 2),
+    purpose=st.integers(0, 3),
+)
+def test_it_is_philox_as_numpy_has_it(seed: int, sample: int, position: int, purpose: int) -> None:
+    words = np.random.Philox(key=seed + (sample << 64), counter=position).random_raw(4)
+    assert uniform(seed, sample, position, purpose) == float(int(words[purpose]) >> 11) * 2.0**-53
 
 
 def test_every_seed_sample_position_and_purpose_has_its_own_number() -> None:
