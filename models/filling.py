@@ -79,7 +79,10 @@ def fill(
         absent = [source.name for source in sources if source.name not in known]
         missing += absent
         if not absent:
-            tensors = (_read(checkpoint, known[source.name], source.layout, shape) for source in sources)
+            tensors = (
+                _read(checkpoint, known[source.name], source.layout, shape, target.dtype)
+                for source in sources
+            )
             misshapen += _copy_rows(name, target.detach(), tensors)
     left_over = [
         name for spelling, name in known.items() if spelling not in used and not _is_ignored(spelling, family)
@@ -90,10 +93,12 @@ def fill(
         _check_tied(checkpoint, family, known, tied)
 
 
-def _read(checkpoint: Checkpoint, name: str, layout: Layout, shape: HeadShape) -> Tensor:
+def _read(
+    checkpoint: Checkpoint, name: str, layout: Layout, shape: HeadShape, quantised: torch.dtype
+) -> Tensor:
     """ValueError naming a tensor that is not laid out so, or is none of floating-point numbers: integers are
     what quantisation left, and mean nothing without their scales."""
-    tensor = checkpoint.tensor(name)
+    tensor = checkpoint.tensor(name, quantised)
     if not tensor.is_floating_point():
         raise ValueError(f"{name} holds {tensor.dtype}, not floating-point numbers")
     try:

@@ -10,6 +10,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
 from models.errors import SourceNotFound, UnsupportedModel
@@ -37,11 +38,11 @@ class Checkpoint(Protocol):
     def names(self) -> list[str]:
         """Every tensor's name as the file has it, sorted."""
 
-    def tensor(self, name: str) -> Tensor:
+    def tensor(self, name: str, quantised: torch.dtype = torch.float32) -> Tensor:
         """One tensor, on the CPU, in the shape that torch gives it ([out, in] for a linear layer).
 
-        In its own dtype; quantised GGUF types come out as float32. It may be a view of the file: copy before
-        writing to it. Raises KeyError for an unknown name, UnsupportedModel for a type that is not
+        In its own dtype; quantised GGUF types come out as `quantised`. It may be a view of the file: copy
+        before writing to it. Raises KeyError for an unknown name, UnsupportedModel for a type that is not
         implemented, BrokenCheckpoint where the file does not hold what its header promises.
         """
 

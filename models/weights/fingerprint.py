@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 HEAD_BYTES = 32 * 1024 * 1024  # a GGUF file's tokenizer is in its head: 10 MiB for 256,000 tokens
 WINDOW_BYTES = 64 * 1024
+READ_BYTES = 8 * 1024 * 1024
 WINDOWS = 4096  # so files up to 256 MiB are covered whole, in about 0.1 s
 SOURCES = frozenset({".py", ".c", ".cpp", ".cu", ".h"})
 
@@ -25,6 +27,17 @@ def digest(files: Iterable[Path]) -> str:
         sha.update(f"{path.name}\0{size}\0".encode())
         _add(sha, path, size)
     return sha.hexdigest()[:32]
+
+
+def digest_soon(files: Iterable[Path]) -> Callable[[], str]:
+    """Begins with the `digest` of these files at once, in a thread; the result waits for it.
+
+    Reading and hashing hold no lock of Python's, so that meanwhile the weights are loaded on another core.
+    """
+    thread = ThreadPoolExecutor(1)
+    digested = thread.submit(digest, list(files))
+    thread.shutdown(wait=False)
+    return digested.result
 
 
 def digest_code(*packages: Path) -> str:
@@ -57,7 +70,7 @@ def _add(sha: hashlib._Hash, path: Path, size: int) -> None:
     with path.open("rb") as file:
         whole = size <= WINDOWS * WINDOW_BYTES
         left = size if whole else min(HEAD_BYTES, size)
-        while left and (read := file.read(min(left, 1 << 20))):
+        while left and (read := file.read(min(left, READ_BYTES))):
             sha.update(read)
             left -= len(read)
         if whole:

@@ -19,7 +19,7 @@ from torch import Tensor
 from models.errors import BrokenCheckpoint, UnsupportedModel
 from models.weights.checkpoint import Format
 from models.weights.dequantise import PLAIN, QUANTISED, dequantise
-from models.weights.fingerprint import digest
+from models.weights.fingerprint import digest_soon
 
 LONGEST_ARRAY = 1024  # elements; longer ones are vocabularies, which server.text reads for itself
 _STRING, _ARRAY = 8, 9
@@ -60,11 +60,12 @@ class GGUFFile:
         header = _Header(path, self._bytes)
         self.config = header.metadata
         self._entries = header.entries
+        self._digest = digest_soon([path])
 
     def names(self) -> list[str]:
         return sorted(self._entries)
 
-    def tensor(self, name: str) -> Tensor:
+    def tensor(self, name: str, quantised: torch.dtype = torch.float32) -> Tensor:
         entry = self._entries[name]
         kind = self._kind(name, entry.type)
         block_size, block_bytes = GGML_QUANT_SIZES[kind]
@@ -76,10 +77,10 @@ class GGUFFile:
         if entry.offset + size > len(self._bytes):
             raise BrokenCheckpoint(self.path, f"it ends before {name} does; was it downloaded completely?")
         raw = torch.frombuffer(self._bytes, dtype=torch.uint8, count=size, offset=entry.offset)
-        return dequantise(raw, kind).view(entry.shape)
+        return dequantise(raw, kind, quantised).view(entry.shape)
 
     def fingerprint(self) -> str:
-        return digest([self.path])
+        return self._digest()
 
     def _kind(self, name: str, number: int) -> GGMLQuantizationType:
         known = {kind.value: kind for kind in GGMLQuantizationType}

@@ -6,12 +6,13 @@ import json
 from pathlib import Path
 from typing import Any, Protocol, cast
 
+import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from models.errors import BrokenCheckpoint, PickleRefused, SourceNotFound
 from models.weights.checkpoint import Format
-from models.weights.fingerprint import digest
+from models.weights.fingerprint import digest_soon
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -66,11 +67,13 @@ class SafetensorsFolder:
         for name, shard in shards.items():
             if name and self._home.get(name) != shard:
                 raise BrokenCheckpoint(path / shard, f"{INDEX} says that it holds {name}, and it does not")
+        shaping = [path / name for name in _SHAPING if (path / name).is_file()]
+        self._digest = digest_soon([*shaping, *(path / shard for shard in self._files)])
 
     def names(self) -> list[str]:
         return sorted(self._home)
 
-    def tensor(self, name: str) -> Tensor:
+    def tensor(self, name: str, quantised: torch.dtype = torch.float32) -> Tensor:
         shard = self._home[name]
         try:
             return self._files[shard].get_tensor(name)
@@ -78,8 +81,7 @@ class SafetensorsFolder:
             raise BrokenCheckpoint(self.path / shard, f"{name} cannot be read: {error}") from error
 
     def fingerprint(self) -> str:
-        shaping = [self.path / name for name in _SHAPING if (self.path / name).is_file()]
-        return digest([*shaping, *(self.path / shard for shard in self._files)])
+        return self._digest()
 
 
 def read_json(path: Path) -> dict[str, Any]:

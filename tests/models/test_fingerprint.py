@@ -13,7 +13,7 @@ import torch
 
 from models.numerics import numerics
 from models.weights import fingerprint
-from models.weights.fingerprint import combine, digest, digest_code
+from models.weights.fingerprint import combine, digest, digest_code, digest_soon
 
 ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")
@@ -77,6 +77,14 @@ def test_the_head_of_a_large_file_is_covered_whole(tmp_path: Path, monkeypatch: 
         file.write_bytes(content)
         seen.add(digest([file]))
     assert len(seen) == 5
+
+
+def test_begun_soon_or_now_it_is_the_same(tmp_path: Path) -> None:
+    file = tmp_path / "model.safetensors"
+    file.write_bytes(b"weights")
+    assert digest_soon([file])() == digest([file])
+    with pytest.raises(FileNotFoundError):
+        digest_soon([tmp_path / "none"])()
 
 
 def write(folder: Path, files: dict[str, str]) -> Path:

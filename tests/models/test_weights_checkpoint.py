@@ -168,6 +168,14 @@ def test_every_quantised_type_equals_the_gguf_package_bit_for_bit(tmp_path: Path
     np.testing.assert_array_equal(tensor.numpy(), expected)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_quantised_weights_come_rounded_once(tmp_path: Path, dtype: torch.dtype) -> None:
+    blocks = random_blocks(Type.Q4_1, rows=600, columns=1024)
+    checkpoint = open_checkpoint(save_gguf(tmp_path / "tiny.gguf", {"w": (blocks, Type.Q4_1)}))
+    rounded = checkpoint.tensor("w", dtype)
+    torch.testing.assert_close(rounded, checkpoint.tensor("w").to(dtype), rtol=0, atol=0, equal_nan=True)
+
+
 def test_an_unsupported_type_is_named_with_its_tensor(tmp_path: Path) -> None:
     blocks = random_blocks(Type.Q2_K, rows=1, columns=256)
     checkpoint = open_checkpoint(save_gguf(tmp_path / "tiny.gguf", {"blk.0.w": (blocks, Type.Q2_K)}))
