@@ -30,6 +30,7 @@ class Library:
         self.run = self._typed("run", None, c_void_p, POINTER(Run))
         self.free = self._typed("free", None, c_void_p)
         self.quiesce = self._typed("quiesce", None)
+        self.peak = self._typed("peak", c_int64, c_int32, c_int64, c_void_p)
         self.name = ""
         self.threads = 0
 

@@ -23,6 +23,8 @@ struct Kernels {
     void (*pack)(const Weight&, const void* rows, int32_t rows_format, int outputs, int inputs, void* data, float* scales);
     // Row `index` of a packed matrix, as floats [inputs].
     void (*unpack)(const Weight&, int index, float* row);
+    // Products of registers, so many rounds of them: how many multiplications and additions that was.
+    int64_t (*peak)(int32_t format, int64_t rounds, float* sink);
 };
 
 constexpr int64_t SCRATCH_BYTES = 64 * 1024;
