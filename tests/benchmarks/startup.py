@@ -22,6 +22,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 BODY = json.dumps({"inputs": "The capital of France is", "parameters": {"max_new_tokens": 1}}).encode()
 POLL_S = 0.01
@@ -83,7 +84,7 @@ def _run(command: Sequence[str], stdout: int | None = None) -> None:
 
 def _start(flags: Sequence[str]) -> dict[str, float]:
     """Seconds from the start of a server to each phase, in order."""
-    port = _free_port()
+    port = free_port()
     began = time.perf_counter()
     command = [sys.executable, "-m", "server", "serve", "--port", str(port), *flags]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
@@ -91,7 +92,7 @@ def _start(flags: Sequence[str]) -> dict[str, float]:
     reading = threading.Thread(target=lambda: said.extend(_lines(process, began)))
     reading.start()
     try:
-        _first_answer(process, f"http://127.0.0.1:{port}/generate", began)
+        first_answer(process, f"http://127.0.0.1:{port}/generate", began)
         answered = time.perf_counter() - began
     finally:
         process.send_signal(signal.SIGTERM)
@@ -112,7 +113,7 @@ def _lines(process: subprocess.Popen[str], began: float) -> Iterator[tuple[float
             yield time.perf_counter() - began, line
 
 
-def _first_answer(process: subprocess.Popen[str], url: str, began: float) -> None:
+def first_answer(process: subprocess.Popen[Any], url: str, began: float) -> None:
     """Returns when it was answered. Raises RuntimeError where the server ends first, or takes too long."""
     while time.perf_counter() - began < PATIENCE_S:
         if process.poll() is not None:
@@ -127,7 +128,7 @@ def _first_answer(process: subprocess.Popen[str], url: str, began: float) -> Non
     raise RuntimeError(f"no answer within {PATIENCE_S:g} s")
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         port: int = one.getsockname()[1]
