@@ -42,7 +42,12 @@ def _add_server(parser: argparse.ArgumentParser) -> None:
     server.add_argument("address", nargs="?", metavar="URL", help=f"({DEFAULT_URL})")
     server.add_argument("--url", help="the same as a flag")
     server.add_argument(
-        "--api", "--dialect", choices=[AUTO, *FAMILIES, *APIS], default=AUTO, help="found by asking (auto)"
+        "--api",
+        "--dialect",
+        choices=[AUTO, *FAMILIES, *APIS],
+        default=AUTO,
+        metavar="API",
+        help=f"{', '.join([*FAMILIES, *APIS])} (found by asking)",
     )
     server.add_argument("--model", help="by name, where the server has several or asks for it")
     server.add_argument("--api-key", help="whose requests these are")
