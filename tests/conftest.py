@@ -1,10 +1,22 @@
-"""What the whole run says at its end: how far each family of models is from the reference."""
+"""What all tests share: the kernels, and what the whole run says at its end about parity."""
 
 from __future__ import annotations
 
 import pytest
 
+from models.native.building import CannotBuild
+from models.native.library import Library, open_library
+from server.settings import Settings
 from tests.models.parity import TABLE
+
+
+@pytest.fixture(scope="session")
+def kernels() -> Library:
+    """The best that this processor has, on two threads; compiled at first use into the cache of servers."""
+    try:
+        return open_library(Settings().cache, kernels="auto", threads=2)
+    except CannotBuild as error:
+        pytest.skip(f"no kernels: {error}")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
