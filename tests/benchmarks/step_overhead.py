@@ -97,7 +97,8 @@ class Stopwatch:
         return {name: 1e3 * statistics.median(parts.get(name, 0.0) for parts in steps) for name in names}
 
     def _end_step(self) -> None:
-        self._steps.append((self._decoder.rows, dict(self._parts)))
+        if "runner" in self._parts:  # else it waited
+            self._steps.append((self._decoder.rows, dict(self._parts)))
         self._parts.clear()
 
     def _turn(self) -> None:
