@@ -13,21 +13,29 @@
 
 class Pool {
   public:
+    // What a job is told: which thread runs it (0: the caller), and whether it is still the current one.
+    struct Turn {
+        const Pool& pool;
+        int thread;
+        uint32_t epoch;
+        bool is_over() const { return pool.epoch_.load(std::memory_order_seq_cst) != epoch; }
+    };
+    using Job = void (*)(void* context, const Turn& turn);
+
     explicit Pool(int threads);
     ~Pool();
     int threads() const { return (int)workers_.size() + 1; }
 
-    // Have `job` run by every thread that comes in time, and by the caller as number 0. Returns when the caller's
-    // has; others may still be about to notice. `job(context, thread, epoch)` must stand that.
-    using Job = void (*)(void* context, int thread, uint32_t epoch);
+    // Have `job` run by the caller and by every thread that comes in time. Returns when the caller's has;
+    // others may still be about to notice, and come even later: `job` must touch nothing but the context and
+    // what an item that it took holds in place.
     void run(Job job, void* context);
-    bool is_current(uint32_t epoch) const { return epoch_.load(std::memory_order_acquire) == epoch; }
-    // End what jobs there were, and wait until no thread is in one: before what they use is freed.
+    // End what jobs there were, and wait until no thread is in one: before a context is freed.
     void quiesce();
 
   private:
     void work(int thread);
-    uint32_t next_job(uint32_t seen);
+    uint32_t next_epoch(uint32_t seen);
 
     std::vector<std::thread> workers_;
     std::atomic<uint32_t> epoch_{0};
