@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import signal
 import statistics
 import subprocess
@@ -67,7 +66,7 @@ async def _one(client: httpx.AsyncClient, url: str, number: int) -> list[float]:
     parameters = {"max_new_tokens": TOKENS, "min_new_tokens": TOKENS, "seed": number, "temperature": 1.0}
     body = {"inputs": f"{number}. {PROMPT}", "parameters": parameters, "stream": True}
     arrived = list[float]()
-    async with client.stream("POST", f"{url}/generate_stream", content=json.dumps(body)) as answer:
+    async with client.stream("POST", f"{url}/generate_stream", json=body) as answer:
         if answer.status_code != 200:
             raise RuntimeError((await answer.aread()).decode())
         async for line in answer.aiter_lines():
