@@ -163,15 +163,6 @@ def read(flags: Mapping[str, Any], environment: Mapping[str, str] = os.environ) 
     return Settings(**values)
 
 
-def engine_environment(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """The environment of the engine process. What the user has set there stays.
-
-    Its OpenMP threads sleep where they have nothing to do. By default they spin first, which takes the core
-    from whoever has work: our own threads while weights are read, the HTTP process, other programs.
-    """
-    return {"OMP_WAIT_POLICY": "passive", **environment}
-
-
 def _read_file(path: Path) -> dict[str, Any]:
     import tomllib  # seldom needed, and 5 ms
 

@@ -10,17 +10,17 @@ import gc
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 
-from server.settings import BadSetting, Settings, engine_environment
+from server.settings import BadSetting, Settings
 
 GRACE_S = 5.0  # for the engine process to end by itself
 
 
 def serve(settings: Settings) -> int:
     """Serve until told to stop. Raises ModelError or BadSetting for what cannot be brought or listened on."""
-    with _bind(settings.host, settings.port) as listener, engine_process(engine_environment()) as link:
+    with _bind(settings.host, settings.port) as listener, engine_process() as link:
         gc.disable()  # importing makes many objects, and hardly any garbage; `build` enables it
         from server import build  # fastapi, uvicorn and tokenizers: half a second
 
@@ -28,7 +28,7 @@ def serve(settings: Settings) -> int:
 
 
 @contextmanager
-def engine_process(environment: Mapping[str, str]) -> Iterator[socket.socket]:
+def engine_process() -> Iterator[socket.socket]:
     """Our end of its socketpair: it waits there for a `Setup`, and ends when the block does.
 
     It gets a session of its own: Ctrl-C is for this process, which then closes the link, which ends it.
@@ -39,7 +39,6 @@ def engine_process(environment: Mapping[str, str]) -> Iterator[socket.socket]:
             [sys.executable, "-P", "-m", "server.start_engine", str(theirs.fileno())],
             pass_fds=[theirs.fileno()],
             start_new_session=True,
-            env=environment,
         )
     try:
         yield ours

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import subprocess
 import sys
@@ -11,7 +10,7 @@ import time
 import pytest
 
 from server import start
-from server.settings import BadSetting, Settings, engine_environment
+from server.settings import BadSetting, Settings
 
 HEAVY = {
     "torch",
@@ -52,28 +51,23 @@ def test_the_families_are_listed_without_torch() -> None:
 
 def test_the_engine_process_ends_when_its_link_closes() -> None:
     began = time.monotonic()
-    with start.engine_process(dict(os.environ)) as link:
+    with start.engine_process() as link:
         assert link.fileno() >= 0
     assert time.monotonic() - began < start.GRACE_S  # of itself, and without a word to load anything
 
 
 def test_what_fails_before_there_is_anything_to_load_waits_for_nobody() -> None:
     began = time.monotonic()
-    with pytest.raises(ZeroDivisionError), start.engine_process(dict(os.environ)):
+    with pytest.raises(ZeroDivisionError), start.engine_process():
         raise ZeroDivisionError
     assert time.monotonic() - began < 1.0
 
 
 def test_a_port_in_use_starts_no_engine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(start, "engine_process", lambda environment: pytest.fail("it was started"))
+    monkeypatch.setattr(start, "engine_process", lambda: pytest.fail("it was started"))
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
         with pytest.raises(BadSetting, match=f"--port {port}: cannot listen"):
             start.serve(Settings(port=port))
-
-
-def test_idle_threads_of_the_engine_sleep_unless_the_user_says_otherwise() -> None:
-    assert engine_environment({"HOME": "/x"}) == {"HOME": "/x", "OMP_WAIT_POLICY": "passive"}
-    assert engine_environment({"OMP_WAIT_POLICY": "active"}) == {"OMP_WAIT_POLICY": "active"}
