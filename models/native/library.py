@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import ctypes
+import logging
 from collections.abc import Callable
 from ctypes import POINTER, c_bool, c_char_p, c_int, c_int32, c_int64, c_void_p
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
-from models.native.building import BUILT, CannotBuild, build, library_name
+from models.native.building import BUILT, CannotBuild, build, find_library
+from models.native.memory import Arena
 from models.native.structures import Operation, Run, Weight
+
+if TYPE_CHECKING:
+    from models.native.profile import Profile
+
+logger = logging.getLogger(__name__)
 
 
 class Library:
@@ -31,6 +38,8 @@ class Library:
         self.free = self._typed("free", None, c_void_p)
         self.quiesce = self._typed("quiesce", None)
         self.peak = self._typed("peak", c_int64, c_int32, c_int64, c_void_p)
+        self.profile: Profile | None = None  # where the times of operations are kept, while anybody asks
+        self.memory = Arena()  # for matrices
         self.name = ""
         self.threads = 0
 
@@ -54,13 +63,21 @@ def open_library(cache: Path, *, kernels: str, threads: int) -> Library:
 
     `kernels` names an instruction set, "auto" the best that there is. Raises CannotBuild with the reason.
     """
-    name = library_name()
-    folders = (BUILT, cache / "kernels")
-    path = next((folder / name for folder in folders if (folder / name).is_file()), None)
-    try:
-        library = Library(path or build(folders[-1]))
-    except OSError as error:
-        raise CannotBuild(f"the kernels cannot be loaded: {error}") from error
+    library = _load(cache / "kernels")
     if not library.start("" if kernels == "auto" else kernels, threads):
         raise CannotBuild(f"this processor has no {kernels}")
     return library
+
+
+def _load(cached: Path) -> Library:
+    """What cannot be loaded from where it was installed, as it was linked elsewhere, is compiled here."""
+    installed = find_library(BUILT)
+    if installed is not None:
+        try:
+            return Library(installed)
+        except OSError as error:
+            logger.warning("the kernels that were installed cannot be loaded: %s", error)
+    try:
+        return Library(find_library(cached) or build(cached))
+    except OSError as error:
+        raise CannotBuild(f"the kernels cannot be loaded: {error}") from error

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import weakref
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
@@ -93,19 +94,20 @@ def _starts_of(counts: Sequence[int]) -> NDArray[np.int32]:
     return starts
 
 
-@dataclass(slots=True, kw_only=True)
 class Program:
     """Operations are added once, and run for every step."""
 
-    library: Library
-    buffers: list[Buffer] = field(default_factory=list)
-    operations: list[Operation] = field(default_factory=list)
-    names: list[str] = field(default_factory=list)
-    _kept: list[Any] = field(default_factory=list)
-    _memory: list[Tensor] = field(default_factory=list)
-    _pointers: NDArray[np.uint64] | None = None
-    _room: int = 0
-    _handle: int | None = None
+    def __init__(self, library: Library) -> None:
+        self.library = library
+        self.buffers = list[Buffer]()
+        self.operations = list[Operation]()
+        self.names = list[str]()
+        self.matrices = list[Weight | None]()  # of each operation
+        self._kept = list[object]()
+        self._memory = list[Tensor]()
+        self._pointers = np.zeros(0, np.uint64)
+        self._room = 0  # rows that the buffers have memory for
+        self._handle: int | None = None
 
     def floats(self, width: int) -> Buffer:
         return self._add(Buffer(index=len(self.buffers), width=padded(width)))
@@ -147,6 +149,7 @@ class Program:
         self._kept += [matrix, heads, *keep]
         self.operations.append(operation)
         self.names.append(name)
+        self.matrices.append(matrix)
         return len(self.operations) - 1
 
     def rows(self, buffer: Buffer, count: int) -> Tensor:
@@ -167,7 +170,6 @@ class Program:
         `results` says where else than in its own memory a buffer is to be written: [T, width] float32.
         """
         self._make_room(run.tokens)
-        assert self._pointers is not None
         pointers = self._pointers
         if results:
             pointers = pointers.copy()
@@ -175,12 +177,17 @@ class Program:
                 pointers[buffer.index] = place.data_ptr()
         run.first, run.last = first, len(self.operations) if last is None else last
         run.buffers = pointers.ctypes.data
-        self.library.run(self._handle, ctypes.byref(run))
+        if self.library.profile is None:
+            self.library.run(self._handle, ctypes.byref(run))
+        else:
+            with self.library.profile.observe(self, run):
+                self.library.run(self._handle, ctypes.byref(run))
 
     def _make_room(self, rows: int) -> None:
         if self._handle is None:
             listed = (Operation * len(self.operations))(*self.operations)
             self._handle = self.library.program(listed, len(self.operations))
+            weakref.finalize(self, self.library.free, self._handle).atexit = False
         if rows <= self._room:
             return
         self.library.quiesce()

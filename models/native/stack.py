@@ -45,7 +45,7 @@ class Stack:
         return self._lower(adapters=True)
 
     def _lower(self, *, adapters: bool) -> Lowering:
-        program = Program(library=self._library)
+        program = Program(self._library)
         lowering = Lowering(program, self._hidden, format_=self._format, cache=self._cache, adapters=adapters)
         self._write(lowering)
         return lowering

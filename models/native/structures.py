@@ -57,6 +57,8 @@ class Parts(IntFlag):
 
 
 class Weight(Structure):
+    nbytes = 0  # of the matrix: what a product reads. For profiles, and not handed over
+
     _fields_ = (
         ("format", c_int32),
         ("inputs", c_int32),

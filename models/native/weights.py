@@ -13,7 +13,6 @@ from models.native.program import Buffer, Program, padded
 from models.native.structures import PANEL, Format, Kind, Run, Weight
 
 _BYTES = {Format.FLOAT32: 4, Format.BFLOAT16: 2, Format.INT8: 1}
-_AHEAD = 8192  # bytes that the kernels may fetch behind what they read
 
 
 class Matrix:
@@ -30,7 +29,7 @@ class Matrix:
         self.gated = gated
         self._library = library
         panels = 2 * padded(self.outputs // 2) if gated else padded(self.outputs, PANEL)
-        self._data = _aligned(panels * padded(self.inputs) * _BYTES[format_])
+        self._data = library.memory.allocate(panels * padded(self.inputs) * _BYTES[format_])
         self._scales = torch.zeros(panels) if format_ is Format.INT8 else None
         self._bias = None if bias is None else _lay_out(bias.detach().float(), panels, gated=gated)
         self.weight = Weight(
@@ -42,6 +41,7 @@ class Matrix:
             scales=None if self._scales is None else self._scales.data_ptr(),
             bias=None if self._bias is None else self._bias.data_ptr(),
         )
+        self.weight.nbytes = self.nbytes
         self._pack(rows.detach().contiguous())
 
     @property
@@ -74,7 +74,7 @@ class Matrix:
     @cached_property
     def _alone(self) -> tuple[Program, Buffer, Buffer]:
         """A program of one product, with its input and output."""
-        program = Program(library=self._library)
+        program = Program(self._library)
         read, written = program.floats(self.inputs), program.floats(self.outputs)
         operand = program.operand(self.inputs, self.format)
         program.add(Kind.NORMALISE, "operand", input=read, operand=operand, width=self.inputs, private=True)
@@ -108,9 +108,3 @@ def _lay_out(bias: Tensor, panels: int, *, gated: bool) -> Tensor:
         return torch.nn.functional.pad(bias, (0, panels - len(bias)))
     halves = torch.nn.functional.pad(bias.view(2, -1), (0, (panels - len(bias)) // 2))
     return halves.view(2, -1, PANEL // 2).transpose(0, 1).flatten().contiguous()
-
-
-def _aligned(size: int) -> Tensor:
-    memory = torch.empty(size + _AHEAD, dtype=torch.uint8)
-    start = -memory.data_ptr() % 64
-    return memory[start : start + size]

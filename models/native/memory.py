@@ -1,0 +1,39 @@
+"""Memory for matrices: in pages of two megabytes where the system gives them.
+
+A step reads every matrix once, and with smaller pages looking up where they lie takes a good part of the time.
+"""
+
+from __future__ import annotations
+
+import mmap
+
+import torch
+from torch import Tensor
+
+from models.native.structures import ALIGNMENT
+
+_CHUNK = 32 << 20
+_AHEAD = 8192  # bytes that the kernels may fetch behind what they read
+
+
+class Arena:
+    """Hands out pieces of large chunks. A chunk goes when the last of its pieces does."""
+
+    def __init__(self) -> None:
+        self._chunk = torch.empty(0, dtype=torch.uint8)
+        self._used = 0
+
+    def allocate(self, size: int) -> Tensor:
+        """[size] uint8, zeros, aligned for any vector."""
+        if self._used + size + _AHEAD > len(self._chunk):
+            self._chunk, self._used = _map(max(_CHUNK, size + _AHEAD)), 0
+        piece = self._chunk[self._used : self._used + size]
+        self._used += -(-size // ALIGNMENT) * ALIGNMENT
+        return piece
+
+
+def _map(size: int) -> Tensor:
+    memory = mmap.mmap(-1, size)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    return torch.frombuffer(memory, dtype=torch.uint8)
