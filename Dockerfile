@@ -10,6 +10,9 @@ FROM python:3.11-slim AS build
 # The CPU build of torch is a tenth of the size of the default one.
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 
+# Compiles the kernels when the server is installed below, and stays behind in this stage.
+RUN apt-get update && apt-get install -y --no-install-recommends g++ && rm -rf /var/lib/apt/lists/*
+
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 RUN python -m venv /opt/triptych
 ENV PATH=/opt/triptych/bin:$PATH
