@@ -1,6 +1,6 @@
 """Memory for matrices: in pages of two megabytes where the system gives them.
 
-A step reads every matrix once, and with smaller pages looking up where they lie takes a good part of the time.
+A step reads every matrix once; with smaller pages, looking up where they lie takes a good part of the time.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ class Arena:
 
 
 def _map(size: int) -> Tensor:
-    memory = mmap.mmap(-1, size)
-    if hasattr(mmap, "MADV_HUGEPAGE"):
-        memory.madvise(mmap.MADV_HUGEPAGE)
+    if not hasattr(mmap, "MADV_HUGEPAGE"):
+        return torch.frombuffer(mmap.mmap(-1, size), dtype=torch.uint8)
+    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)  # shared memory has small pages
+    memory.madvise(mmap.MADV_HUGEPAGE)
     return torch.frombuffer(memory, dtype=torch.uint8)
