@@ -18,7 +18,10 @@ from torch import Tensor, nn
 
 from models.errors import WeightsMismatch
 from models.families.naming import Either, Family, Layout, Source, Stored
+from models.layers.embedding import Embedding
+from models.layers.linear import Linear
 from models.layouts import HeadShape, lay_out
+from models.weights.blocks import Blocks
 from models.weights.checkpoint import Checkpoint
 
 _NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
@@ -64,21 +67,28 @@ def fill(
     *,
     tied: Tied | None = None,
     body: str = "encoder.",
-) -> None:
+    keep: bool = False,
+) -> dict[nn.Module, Blocks]:
     """Copy the checkpoint into the module's parameters, in place and cast to their dtype.
 
     `body` is what stands before some of our names and not in the family's: there is a head around them.
+    With `keep`, matrices that the checkpoint has in blocks of one kind are returned so, and not filled in.
     Raises WeightsMismatch listing every tensor that is missing, left over or of another shape.
     """
     known = _known_names(checkpoint, family)
     used = known.keys() & set(tied.copies if tied else ())
     missing, misshapen = list[str](), list[str]()
+    kept = dict[nn.Module, Blocks]()
     for name, target in module.named_parameters():
         sources = _sources(name.removeprefix(body), family, known)
         used.update(source.name for source in sources)
         absent = [source.name for source in sources if source.name not in known]
         missing += absent
-        if not absent:
+        layer = _layer_of(module, name) if keep and not absent else None
+        blocks = None if layer is None else _stack_blocks(checkpoint, sources, known, shape)
+        if layer is not None and blocks is not None and blocks.shape == target.shape:
+            kept[layer] = blocks
+        elif not absent:
             tensors = (
                 _read(checkpoint, known[source.name], source.layout, shape, target.dtype)
                 for source in sources
@@ -91,6 +101,36 @@ def fill(
         raise WeightsMismatch(checkpoint.path, missing=missing, left_over=left_over, misshapen=misshapen)
     if tied is not None:
         _check_tied(checkpoint, family, known, tied)
+    return kept
+
+
+def _layer_of(module: nn.Module, name: str) -> nn.Module | None:
+    """The layer whose matrix a parameter is; None where it is none that can be kept in blocks."""
+    path, _, parameter = name.rpartition(".")
+    layer = module.get_submodule(path)
+    return layer if parameter == "weight" and type(layer) in (Linear, Embedding) else None
+
+
+def _stack_blocks(
+    checkpoint: Checkpoint, sources: Sequence[Stored], known: Mapping[str, str], shape: HeadShape
+) -> Blocks | None:
+    """The rows of all `sources`, laid out as ours; None where they are not blocks of one kind.
+
+    Whatever is wrong with them is left to those who read them as numbers.
+    """
+    found = [checkpoint.blocks(known[source.name]) for source in sources]
+    kinds = {blocks.kind for blocks in found if blocks is not None}
+    if None in found or len(kinds) != 1 or any(source.layout is Layout.IN_OUT for source in sources):
+        return None
+    try:
+        parts = [
+            lay_out(blocks.raw, source.layout, shape)
+            for blocks, source in zip(found, sources, strict=True)
+            if blocks is not None
+        ]
+    except ValueError:
+        return None
+    return Blocks(kind=kinds.pop(), raw=parts[0] if len(parts) == 1 else torch.cat(parts))
 
 
 def _read(

@@ -29,9 +29,7 @@ class Library:
         """OSError where it cannot be loaded."""
         self._functions = ctypes.CDLL(str(path))
         self.operand_bytes = self._typed("operand_bytes", c_int64, c_int32, c_int64)
-        self.pack = self._typed(
-            "pack", None, POINTER(Weight), c_void_p, c_int32, c_int, c_int, c_void_p, c_void_p
-        )
+        self.pack = self._typed("pack", None, POINTER(Weight), c_void_p, c_int32, c_int, c_int, c_void_p)
         self.unpack = self._typed("unpack", None, POINTER(Weight), c_void_p, c_int, c_void_p)
         self.program = self._typed("program", c_void_p, POINTER(Operation), c_int)
         self.run = self._typed("run", None, c_void_p, POINTER(Run))

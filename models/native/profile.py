@@ -79,7 +79,7 @@ def _cost(operation: Operation, matrix: Weight | None, run: Run) -> _Cost:
     """Of the matrix and the cache only: rows of the stream stay in caches."""
     if matrix is not None:
         arithmetic = 2.0 * run.tokens * matrix.inputs * matrix.outputs
-        return _Cost(matrix.nbytes, arithmetic, Format(matrix.format))
+        return _Cost(matrix.nbytes, arithmetic, Format(matrix.operand))
     if operation.kind == Kind.ATTEND:
         return _attention(operation.heads.contents, run.views[operation.view])
     return _Cost(0.0)

@@ -9,13 +9,17 @@ NONE = -1
 PANEL = 32
 ALIGNMENT = 64
 BLOCK_TOKENS = 16
-GROUP = 64
+GROUP = 32
 
 
 class Format(IntEnum):
     FLOAT32 = 0
     BFLOAT16 = 1
     INT8 = 2
+    Q8_0 = 3
+    Q4_0 = 4
+    Q4_1 = 5
+    Q4_K = 6
 
 
 class Function(IntEnum):
@@ -61,11 +65,11 @@ class Weight(Structure):
 
     _fields_ = (
         ("format", c_int32),
+        ("operand", c_int32),
         ("inputs", c_int32),
         ("outputs", c_int32),
         ("gated", c_int32),
         ("data", c_void_p),
-        ("scales", c_void_p),
         ("bias", c_void_p),
     )
 

@@ -11,8 +11,16 @@ from torch import Tensor
 from models.native.library import Library
 from models.native.program import Buffer, Program, padded
 from models.native.structures import PANEL, Format, Kind, Run, Weight
+from models.weights.blocks import Blocks
 
-_BYTES = {Format.FLOAT32: 4, Format.BFLOAT16: 2, Format.INT8: 1}
+_BITS = {  # of a weight, with its share of scales
+    Format.FLOAT32: 32,
+    Format.BFLOAT16: 16,
+    Format.Q8_0: 8.5,
+    Format.Q4_0: 4.5,
+    Format.Q4_1: 5,
+    Format.Q4_K: 4.625,
+}
 
 
 class Matrix:
@@ -22,27 +30,40 @@ class Matrix:
     """
 
     def __init__(
-        self, library: Library, rows: Tensor, bias: Tensor | None, format_: Format, *, gated: bool = False
+        self,
+        library: Library,
+        rows: Tensor | Blocks,
+        bias: Tensor | None,
+        format_: Format,
+        *,
+        operand: Format | None = None,
+        gated: bool = False,
     ) -> None:
-        """rows [outputs, inputs] float32 or bfloat16, bias [outputs]."""
+        """rows [outputs, inputs] of float32 or bfloat16, which are rounded to `format_`, or in blocks of that
+        format; bias [outputs].
+
+        `operand`: the format of what is multiplied with it; by default that of the matrix, if it is none of
+        blocks. With blocks and INT8, sums over a block are exact; with others, products are those with the
+        numbers that the blocks stand for, rounded to `operand`, bit for bit.
+        """
         self.outputs, self.inputs = rows.shape
         self.gated = gated
         self._library = library
+        self._operand = format_ if operand is None else operand
         panels = 2 * padded(self.outputs // 2) if gated else padded(self.outputs, PANEL)
-        self._data = library.memory.allocate(panels * padded(self.inputs) * _BYTES[format_])
-        self._scales = torch.zeros(panels) if format_ is Format.INT8 else None
+        self._data = library.memory.allocate(int(panels * padded(self.inputs) * _BITS[format_]) // 8)
         self._bias = None if bias is None else _lay_out(bias.detach().float(), panels, gated=gated)
         self.weight = Weight(
             format=format_,
+            operand=self._operand,
             inputs=padded(self.inputs),
             outputs=panels,
             gated=gated,
             data=self._data.data_ptr(),
-            scales=None if self._scales is None else self._scales.data_ptr(),
             bias=None if self._bias is None else self._bias.data_ptr(),
         )
         self.weight.nbytes = self.nbytes
-        self._pack(rows.detach().contiguous())
+        self._pack(rows)
 
     @property
     def format(self) -> Format:
@@ -51,7 +72,7 @@ class Matrix:
     @property
     def nbytes(self) -> int:
         """That a product reads."""
-        return len(self._data) + (0 if self._scales is None else self._scales.nbytes)
+        return len(self._data)
 
     def rows(self, indices: Tensor) -> Tensor:
         """Some rows of the matrix: indices [R] int64 -> [R, inputs] float32."""
@@ -76,7 +97,7 @@ class Matrix:
         """A program of one product, with its input and output."""
         program = Program(self._library)
         read, written = program.floats(self.inputs), program.floats(self.outputs)
-        operand = program.operand(self.inputs, self.format)
+        operand = program.operand(self.inputs, self._operand)
         program.add(Kind.NORMALISE, "operand", input=read, operand=operand, width=self.inputs, private=True)
         program.add(
             Kind.LINEAR,
@@ -89,16 +110,19 @@ class Matrix:
         )
         return program, read, written
 
-    def _pack(self, rows: Tensor) -> None:
-        given = Format.FLOAT32 if rows.dtype is torch.float32 else Format.BFLOAT16
+    def _pack(self, rows: Tensor | Blocks) -> None:
+        if isinstance(rows, Blocks):
+            numbers, given = rows.raw.contiguous(), Format[rows.kind.name]
+        else:
+            numbers = rows.detach().contiguous()
+            given = Format.FLOAT32 if rows.dtype is torch.float32 else Format.BFLOAT16
         self._library.pack(
             ctypes.byref(self.weight),
-            rows.data_ptr(),
+            numbers.data_ptr(),
             given,
             self.outputs,
             self.inputs,
             self.weight.data,
-            self.weight.scales,
         )
 
 

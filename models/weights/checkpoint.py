@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from models.errors import SourceNotFound, UnsupportedModel
+from models.weights.blocks import Blocks
 
 
 class Format(Enum):
@@ -45,6 +46,9 @@ class Checkpoint(Protocol):
         before writing to it. Raises KeyError for an unknown name, UnsupportedModel for a type that is not
         implemented, BrokenCheckpoint where the file does not hold what its header promises.
         """
+
+    def blocks(self, name: str) -> Blocks | None:
+        """The same as quantised blocks, for a matrix in one of `blocks.KEPT`; None for any other tensor."""
 
     def fingerprint(self) -> str:
         """32 hexadecimal digits that change with the weights; `fingerprint.digest` says what is covered."""

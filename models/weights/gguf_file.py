@@ -17,6 +17,7 @@ from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 from torch import Tensor
 
 from models.errors import BrokenCheckpoint, UnsupportedModel
+from models.weights.blocks import KEPT, Blocks
 from models.weights.checkpoint import Format
 from models.weights.dequantise import PLAIN, QUANTISED, dequantise
 from models.weights.fingerprint import digest_soon
@@ -66,6 +67,16 @@ class GGUFFile:
         return sorted(self._entries)
 
     def tensor(self, name: str, quantised: torch.dtype = torch.float32) -> Tensor:
+        kind, raw = self._raw(name)
+        return dequantise(raw, kind, quantised).view(self._entries[name].shape)
+
+    def blocks(self, name: str) -> Blocks | None:
+        kind, raw = self._raw(name)
+        shape = self._entries[name].shape
+        return Blocks(kind=kind, raw=raw.view(shape[0], -1)) if kind in KEPT and len(shape) == 2 else None
+
+    def _raw(self, name: str) -> tuple[GGMLQuantizationType, Tensor]:
+        """The bytes of a tensor, and of what kind they are."""
         entry = self._entries[name]
         kind = self._kind(name, entry.type)
         block_size, block_bytes = GGML_QUANT_SIZES[kind]
@@ -76,8 +87,7 @@ class GGUFFile:
         size = torch.Size(entry.shape).numel() // block_size * block_bytes
         if entry.offset + size > len(self._bytes):
             raise BrokenCheckpoint(self.path, f"it ends before {name} does; was it downloaded completely?")
-        raw = torch.frombuffer(self._bytes, dtype=torch.uint8, count=size, offset=entry.offset)
-        return dequantise(raw, kind, quantised).view(entry.shape)
+        return kind, torch.frombuffer(self._bytes, dtype=torch.uint8, count=size, offset=entry.offset)
 
     def fingerprint(self) -> str:
         return self._digest()

@@ -80,6 +80,9 @@ class SafetensorsFolder:
         except SafetensorError as error:
             raise BrokenCheckpoint(self.path / shard, f"{name} cannot be read: {error}") from error
 
+    def blocks(self, name: str) -> None:
+        """There are none in such files."""
+
     def fingerprint(self) -> str:
         return self._digest()
 

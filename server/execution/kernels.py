@@ -7,9 +7,9 @@ from pathlib import Path
 
 import torch
 
-from models.native.attach import FORMATS
 from models.native.building import CannotBuild
 from models.native.library import Library, open_library
+from models.native.quantise import FORMATS
 from server.execution.device import DeviceError
 
 logger = logging.getLogger(__name__)

@@ -76,25 +76,39 @@ void rows(const Operation& op, const Run& run, Operands operands, int first, int
     else make_heads<Pair>(op, run, operands, first, behind);
 }
 
+// This thread's room for a panel of blocks that is opened.
+char* room_for_panel(int64_t bytes) {
+    static thread_local std::vector<char> room;
+    if ((int64_t)room.size() < bytes + 64) room.resize(bytes + 64);
+    return (char*)(((uintptr_t)room.data() + 63) / 64 * 64);
+}
+
 void product(const Operation& op, const Run& run, Operands operands, int first, int behind, int panel, int last) {
     const Weight& matrix = *op.matrix;
-    const int64_t stride = operand_bytes(matrix.format, matrix.inputs), panel_bytes = bytes_of_panel(matrix);
+    const int64_t stride = operand_bytes(matrix.operand, matrix.inputs), panel_bytes = bytes_of_panel(matrix);
     const int64_t padded = (op.width + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+    alignas(64) float results[TILE_ROWS * PANEL];
+    const auto done = [&](int row, int end, int at, float* tile) {
+        for (int i = row; i < end; ++i) {
+            char* operand = op.operand == NONE ? nullptr : operands.write + i * operand_bytes(op.format, padded);
+            finish(op, tile + (i - row) * PANEL, at, floats(run, op.output, i, padded), operand);
+        }
+    };
+    if (is_blocks(matrix.format)) {
+        const Item item{matrix, operands.read, stride, first, behind, panel, last};
+        return multiply_blocks(item, room_for_panel((int64_t)matrix.inputs * PANEL * 4), results, done);
+    }
     const int count = behind - first, tiles = (count + TILE_ROWS - 1) / TILE_ROWS;
     const bool many = count > 128;  // then a tile's rows stay in the nearest cache, not the panel
     const int panels = last - panel;
-    alignas(64) float results[TILE_ROWS * PANEL];
     for (int step = 0; step < tiles * panels; ++step) {
         const int tile = many ? step / panels : step % tiles, at = panel + (many ? step % panels : step / tiles);
         const int row = first + (int)((int64_t)count * tile / tiles), end = first + (int)((int64_t)count * (tile + 1) / tiles);
         const char* data = (const char*)matrix.data + at * panel_bytes;
         const char* ahead = many || tile > 1 ? data : data + panel_bytes + tile * panel_bytes / 2;
-        const Tile what{operands.read + row * stride, stride, data, ahead, matrix.scales + (int64_t)at * PANEL, matrix.inputs};
+        const Tile what{operands.read + row * stride, stride, data, ahead, matrix.inputs};
         multiply_rows<TILE_ROWS>(end - row, matrix.format, what, results);
-        for (int i = row; i < end; ++i) {
-            char* operand = op.operand == NONE ? nullptr : operands.write + i * operand_bytes(op.format, padded);
-            finish(op, results + (i - row) * PANEL, at, floats(run, op.output, i, padded), operand);
-        }
+        done(row, end, at, results);
     }
 }
 

@@ -91,8 +91,8 @@ int64_t triptych_operand_bytes(int32_t format, int64_t width) {
 }
 
 void triptych_pack(const Weight* weight, const void* rows, int32_t rows_format, int outputs, int inputs,
-                   void* data, float* scales) {
-    kernels->pack(*weight, rows, rows_format, outputs, inputs, data, scales);
+                   void* data) {
+    kernels->pack(*weight, rows, rows_format, outputs, inputs, data);
 }
 void triptych_unpack(const Weight* weight, const int64_t* indices, int count, float* rows) {
     for (int i = 0; i < count; ++i)

@@ -17,7 +17,6 @@ struct Tile {
     int64_t stride;  // bytes from row to row
     const char* panel;
     const char* ahead;
-    const float* scales;  // INT8: of the panel's outputs
     int inputs;
 };
 
@@ -48,52 +47,9 @@ template <class Word, int ROWS> INLINE void multiply(const Tile& tile, float* re
         UNROLL for (int v = 0; v < VECTORS; ++v) store(results + row * PANEL + v * LANES, sums[row][v]);
 }
 
-// Bytes: the matrix is stored as w + 128, unsigned; what that adds is taken away with the operand's sums.
-template <int ROWS> INLINE void multiply_bytes(const Tile& tile, float* results) {
-    Floats sums[ROWS][VECTORS];
-    UNROLL for (int row = 0; row < ROWS; ++row) UNROLL for (int v = 0; v < VECTORS; ++v) sums[row][v] = Floats{};
-    const int groups = tile.inputs / GROUP;
-    const int32_t* panel = (const int32_t*)tile.panel;
-    const char* ahead = tile.ahead;
-    for (int group = 0; group < groups; ++group) {
-        Ints parts[ROWS][VECTORS];
-        UNROLL for (int row = 0; row < ROWS; ++row) {
-            int32_t start;
-            memcpy(&start, tile.operand + row * tile.stride + tile.inputs + (groups + group) * 4, 4);
-            UNROLL for (int v = 0; v < VECTORS; ++v) parts[row][v] = all_words(start);
-        }
-        for (int word = 0; word < GROUP / 4; ++word, panel += PANEL, ahead += 64) {
-            Ints weights[VECTORS];
-            UNROLL for (int v = 0; v < VECTORS; ++v) weights[v] = load_words(panel + v * LANES);
-            if constexpr (ROWS <= 2) {
-                __builtin_prefetch((const char*)panel + 4096);
-                __builtin_prefetch((const char*)panel + 4096 + 64);
-            } else {
-                __builtin_prefetch(ahead, 0, 2);
-            }
-            UNROLL for (int row = 0; row < ROWS; ++row) {
-                int32_t value;
-                memcpy(&value, tile.operand + row * tile.stride + group * GROUP + word * 4, 4);
-                const Ints spread = all_words(value);
-                UNROLL for (int v = 0; v < VECTORS; ++v) parts[row][v] = dot_bytes(parts[row][v], weights[v], spread);
-            }
-        }
-        UNROLL for (int row = 0; row < ROWS; ++row) {
-            float scale;
-            memcpy(&scale, tile.operand + row * tile.stride + tile.inputs + group * 4, 4);
-            UNROLL for (int v = 0; v < VECTORS; ++v) sums[row][v] = fma(to_floats(parts[row][v]), all(scale), sums[row][v]);
-        }
-    }
-    UNROLL for (int row = 0; row < ROWS; ++row) UNROLL for (int v = 0; v < VECTORS; ++v)
-        store(results + row * PANEL + v * LANES, sums[row][v] * load(tile.scales + v * LANES));
-}
-
 template <int ROWS> INLINE void multiply_as(int32_t format, const Tile& tile, float* results) {
-    switch (format) {
-        case FLOAT32: return multiply<Single, ROWS>(tile, results);
-        case BFLOAT16: return multiply<Pair, ROWS>(tile, results);
-        default: return multiply_bytes<ROWS>(tile, results);
-    }
+    if (format == FLOAT32) return multiply<Single, ROWS>(tile, results);
+    multiply<Pair, ROWS>(tile, results);
 }
 
 template <int ROWS> inline void multiply_rows(int rows, int32_t format, const Tile& tile, float* results) {

@@ -10,9 +10,10 @@ constexpr int PANEL = 32;        // outputs of a matrix that lie together
 constexpr int ALIGNMENT = 64;    // elements that rows are padded to
 constexpr int BLOCK_TOKENS = 16; // of the cache that lie together
 constexpr int CHUNK = 256;       // keys whose softmax is taken at once: results are joined at fixed places
-constexpr int GROUP = 64;        // inputs of a quantised operand that share a scale
+constexpr int GROUP = 32;        // inputs that share a scale, of a quantised operand and of a quantised matrix
 
-enum Format : int32_t { FLOAT32, BFLOAT16, INT8 };
+// INT8 is of operands; those behind it, blocks as in GGUF files, are of matrices.
+enum Format : int32_t { FLOAT32, BFLOAT16, INT8, Q8_0, Q4_0, Q4_1, Q4_K };
 
 enum Function : int32_t { IDENTITY, GELU, GELU_TANH, GELU_SIGMOID, SILU, RELU, RELU_SQUARED, TANH };
 
@@ -30,10 +31,10 @@ enum Kind : int32_t {
 // Gated: a panel holds 16 rows of the gate, then the same 16 of what it opens.
 struct Weight {
     int32_t format;
+    int32_t operand;  // format of the rows that it is multiplied with
     int32_t inputs, outputs;  // padded: to ALIGNMENT, to PANEL
     int32_t gated;
     const void* data;
-    const float* scales;  // INT8: [outputs]
     const float* bias;    // [outputs], in the order of the panels; null: none
 };
 

@@ -7,7 +7,7 @@ namespace TRIPTYCH_ISA {
 
 // ---- operands
 
-// Bytes of a row of an operand. INT8: the bytes, then of each group of inputs its scale and -128 times its sum.
+// Bytes of a row of an operand. INT8: the bytes, then of each group of inputs its scale and their sum.
 INLINE int64_t operand_bytes(int32_t format, int64_t width) {
     switch (format) {
         case FLOAT32: return width * 4;
@@ -31,7 +31,7 @@ INLINE void write_int8(char* to, const float* row, int width) {
             for (int lane = 0; lane < LANES; ++lane) bytes[i + lane] = (int8_t)steps[lane];
         }
         scales[group] = peak / 127.0f;
-        sums[group] = -128 * sum_words(total);
+        sums[group] = sum_words(total);
     }
 }
 

@@ -123,6 +123,51 @@ INLINE void store_bf16(uint16_t* to, Floats vector) {
 #endif
 }
 
+// `low` in the lower halves of words, `high` in the upper ones, both rounded to the nearest.
+INLINE Ints join_bf16(Floats low, Floats high) {
+#if defined(__AVX512BF16__)
+    alignas(64) static constexpr uint16_t PAIRS[32] = {0,  16, 1,  17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
+                                                       8,  24, 9,  25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
+    const __m512bh both = _mm512_cvtne2ps_pbh(high, low);
+    return (Ints)_mm512_permutexvar_epi16(_mm512_load_si512(PAIRS), (__m512i)both);
+#else
+    const Ints one = all_words(1), half = all_words(0x7fff), upper = all_words((int32_t)0xffff0000);
+    const Ints a = bits<Ints>(low), b = bits<Ints>(high);
+    const Ints first = (a + half + (a >> 16 & one)) >> 16 & 0xffff;
+    return first | ((b + half + (b >> 16 & one)) & upper);
+#endif
+}
+
+// ---- halves: IEEE's binary16, and bytes
+
+INLINE float from_half(uint16_t value) {
+    const uint32_t sign = (uint32_t)(value & 0x8000) << 16, exponent = value >> 10 & 31, digits = value & 0x3ff;
+    if (exponent == 31) return bits<float>(sign | 0x7f800000 | digits << 13);
+    const float size = exponent ? bits<float>((exponent + 112) << 23 | digits << 13) : (float)digits * 0x1p-24f;
+    return bits<float>(sign | bits<uint32_t>(size));
+}
+
+INLINE Floats load_halves(const uint16_t* from) {
+#if defined(__AVX512F__)
+    return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)from));
+#elif defined(__F16C__)
+    return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)from));
+#else
+    Floats vector;
+    for (int i = 0; i < LANES; ++i) vector[i] = from_half(from[i]);
+    return vector;
+#endif
+}
+
+INLINE Floats load_bytes(const uint8_t* from) {
+    uint8_t __attribute__((vector_size(LANES))) bytes;
+    memcpy(&bytes, from, sizeof bytes);
+    return __builtin_convertvector(bytes, Floats);
+}
+
+// Byte `index` of each word.
+INLINE Ints byte_of(Ints words, int index) { return words >> (8 * index) & 255; }
+
 // ---- products of words
 
 // Each word a float: sum + w x.
