@@ -19,6 +19,7 @@ STREAMS = 32
 TOKENS = 128
 CONTEXT = 512  # of a stream, where a server wants to know: room for what is asked of it
 HEAD_START = 8  # tokens that a stream has before the others arrive
+LIMIT_S = 600.0  # of one part of the load
 SILENCE_S = 120.0  # that no server should need
 
 
@@ -141,6 +142,8 @@ def _client() -> httpx.AsyncClient:
 
 def _run(work: Coroutine[Any, Any, list[Stream]]) -> list[Stream]:
     try:
-        return asyncio.run(work)
+        return asyncio.run(asyncio.wait_for(work, LIMIT_S))
+    except TimeoutError:
+        raise Failed(f"not done with the load in {LIMIT_S:.0f} s") from None
     except httpx.HTTPError as error:
         raise Failed(f"{type(error).__name__} under load: {error}") from error

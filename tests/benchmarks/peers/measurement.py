@@ -45,11 +45,11 @@ class Measurement:
 
     def measure(self, contender: Contender, record: Record) -> None:
         """Fill in `record`."""
+        record.versions = self._versions(contender)
         if contender.job is not None:
             self._try("offline", record, partial(self._offline, contender.job, record.key))
         if contender.server is not None:
             self._try("server", record, partial(self._served, contender.server, record.key))
-        record.versions = self._versions(contender)
         self.save()
 
     def _try(self, stage: str, record: Record, measure: Callable[[], Figures]) -> None:
