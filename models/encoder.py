@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import cast
+from typing import Protocol, cast
 
 from torch import Tensor, nn
 
@@ -16,8 +16,18 @@ from models.layers.lora import Mixing
 from models.layers.norm import build_norm
 from models.layers.rotary import RotaryEmbedding
 from models.layers.self_attention import EncoderContext, SelfAttention
-from models.ops.packed import Packing, Sight, plan
+from models.ops.packed import Packing, Sight, places, plan
 from models.positions import Disentangled, Relative
+
+
+class BlockProgram(Protocol):
+    """All blocks of an encoder and its last norm, run at once: `models.native.encoder`."""
+
+    def __call__(
+        self, hidden: Tensor, positions: Tensor, lengths: Sequence[int], mixing: Mixing | None
+    ) -> Tensor:
+        """What the embeddings say [T, hidden] -> what the last norm does [T, hidden], float32."""
+        ...
 
 
 class Encoder(nn.Module):
@@ -34,6 +44,7 @@ class Encoder(nn.Module):
         self.blocks = _blocks(config)
         norm = build_norm(config.norm, config.hidden_size, config.norm_eps)
         self.norm = norm if config.final_norm else None
+        self.program: BlockProgram | None = None  # blocks and the last norm in one, where there are kernels
 
     def forward(
         self,
@@ -54,14 +65,20 @@ class Encoder(nn.Module):
             raise ValueError(
                 f"a text has {max(lengths)} tokens; the model takes {self.config.context_length}"
             )
-        packing = Packing.build(lengths, tokens.device)
-        hidden = self.embeddings(tokens, packing.positions, segments)
-        for run, context in zip(self._runs(), self.sights.look(packing, mixing), strict=True):
+        positions = places(lengths, tokens.device)
+        hidden = self.embeddings(tokens, positions, segments)
+        if self.program is not None:
+            return self.program(hidden, positions, lengths, mixing)
+        return self._through(hidden, self.sights.look(Packing.build(lengths, tokens.device), mixing))
+
+    def _through(self, hidden: Tensor, contexts: Iterable[EncoderContext]) -> Tensor:
+        """All blocks, each with its layer's context, and the last norm: [T, hidden] -> [T, hidden]."""
+        for run, context in zip(self.runs(), contexts, strict=True):
             for block in run:
                 hidden = block(hidden, context)
         return hidden if self.norm is None else self.norm(hidden)
 
-    def _runs(self) -> Iterator[Iterable[nn.Module]]:
+    def runs(self) -> Iterator[Iterable[nn.Module]]:
         """For each layer, the blocks that it runs in turn."""
         sharing, layers = self.config.sharing, self.config.layers
         if sharing is None:
@@ -100,12 +117,17 @@ class EncoderSights(nn.Module):
                 plan=plans[kind], rotation=rotations[kind], distances=distances, mixing=mixing
             )
 
+    @property
+    def scale(self) -> float:
+        """What scores are multiplied by."""
+        config = self._config
+        return config.head_size**-0.5 if config.scale is None else config.scale
+
     def _kinds(self) -> list[Sight]:
         """Of the layers that see everything, then of the local ones, if there are any."""
         config = self._config
-        scale = config.head_size**-0.5 if config.scale is None else config.scale
         windows = [None, config.local.window] if config.local else [None]
-        return [Sight(scale=scale, window=window, bias=self.bias) for window in windows]
+        return [Sight(scale=self.scale, window=window, bias=self.bias) for window in windows]
 
 
 def _embeddings(config: EncoderConfig) -> Embeddings | FactorisedEmbeddings:

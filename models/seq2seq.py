@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import cast
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor, nn
 
 from models.blocks import Block, Context
 from models.config import Bias, DecoderConfig, Residual, Seq2SeqConfig
-from models.decoder import CausalAttention, Decoder, LayerContext
+from models.decoder import BlockProgram, CausalAttention, Decoder, LayerContext
 from models.encoder import Encoder
 from models.kv_cache import KVCache
 from models.layers.linear import Linear
@@ -87,8 +87,30 @@ CROSS_BLOCKS: dict[Residual, type[CrossBlock]] = {
 }
 
 
+class CrossProgram(BlockProgram, Protocol):
+    """The same of a decoder that attends to a source: `models.native.seq2seq`."""
+
+    def answer(
+        self,
+        hidden: Tensor,
+        positions: Tensor,
+        paging: Paging,
+        cache: KVCache,
+        sources: Sources,
+        mixing: Mixing | None,
+    ) -> Tensor:
+        """What the embeddings say [T, hidden] -> what the last norm does [T, hidden], float32."""
+        ...
+
+    def remember(self, encoded: Tensor, written: Written, cache: KVCache) -> None:
+        """Write each layer's keys and values of encoded sources [S, hidden] to the cache."""
+        ...
+
+
 class CrossDecoder(Decoder):
     """The decoder's half: that of `models.decoder`, with cross-attention in every block."""
+
+    program: CrossProgram | None
 
     def answer(
         self,
@@ -101,12 +123,17 @@ class CrossDecoder(Decoder):
     ) -> Tensor:
         """As `Seq2Seq.forward`."""
         hidden = self.embeddings(tokens, positions)
+        if self.program is not None:
+            return self.program.answer(hidden, positions, paging, cache, sources, mixing)
         heard = self._hear(sources, hidden.dtype)
         contexts = self.sights.look(positions, paging, cache, hidden.dtype, mixing)
         return self._through(hidden, (replace(context, sources=heard) for context in contexts))
 
     def remember(self, encoded: Tensor, written: Written, cache: KVCache) -> None:
         """Write each layer's keys and values of encoded sources [S, hidden] to the cache."""
+        if self.program is not None:
+            self.program.remember(encoded, written, cache)
+            return
         rows = places(*written.places, cache.block_size, self.config.kv_heads)
         for block, keys, values in zip(self.blocks, cache.keys, cache.values, strict=True):
             key, value = cast(CrossBlock, block).cross.remember(encoded)

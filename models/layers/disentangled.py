@@ -26,7 +26,8 @@ class DistanceTable(nn.Module):
         self._kind = kind
 
     def forward(self, packing: Packing) -> Distances:
-        table = self.vectors.weight if self.norm is None else self.norm(self.vectors.weight)
+        vectors = self.vectors(torch.arange(self._kind.rows, device=self.vectors.weight.device))
+        table = vectors if self.norm is None else self.norm(vectors)
         rows = tuple(
             row_of(_distances(rectangle.padded, table.device), self._kind) for rectangle in packing.rectangles
         )

@@ -39,16 +39,30 @@ class DecoderProgram:
 
         ValueError where the cache is not laid out for the kernels.
         """
-        if not cache.for_kernels:
-            raise ValueError("the cache is not laid out for the kernels (`for_kernels`)")
-        run = Run(tokens=len(hidden))
+        return self._compute(Run(tokens=len(hidden)), hidden, positions, paging, cache, mixing)
+
+    def _compute(
+        self,
+        run: Run,
+        hidden: Tensor,
+        positions: Tensor,
+        paging: Paging,
+        cache: KVCache,
+        mixing: Mixing | None,
+    ) -> Tensor:
+        """A run in which everything else is filled in already."""
+        self._open(run, cache)
         slices = Slices.of(paging.tables, paging.starts, paging.counts, paging.ends, paging.block_size)
         slices.fill(run.views[0])
         rotations = turn(run, self._decoder.sights.rotaries, positions)
-        run.keys, run.values = (each.ctypes.data for each in cache.addresses)
         result = self._stack.run(hidden, run, mixing)
         del slices, rotations  # not before: the run holds their addresses
         return result
+
+    def _open(self, run: Run, cache: KVCache) -> None:
+        if not cache.for_kernels:
+            raise ValueError("the cache is not laid out for the kernels (`for_kernels`)")
+        run.keys, run.values = (each.ctypes.data for each in cache.addresses)
 
     def _write(self, lowering: Lowering) -> None:
         for layer, block in enumerate(self._decoder.blocks):

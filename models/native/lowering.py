@@ -116,6 +116,7 @@ class Lowering:
         self._format = format_
         self._adapters = adapters
         self._shared = dict[tuple[str, int, Format | None], Buffer]()
+        self._renewed: Rows | None = None  # of the stream as it is
 
     def block(self, block: Block, attention: Attention) -> None:
         """Raises Unsupported."""
@@ -128,7 +129,7 @@ class Lowering:
                 attend(self.read(block.attention_norm), self.stream, add=True)
                 self.mlp(block.mlp, self.read(block.mlp_norm), self.stream, add=True)
             case PostNormBlock():
-                attend(self.read(None), self.stream, add=True)
+                attend(self.reread(), self.stream, add=True)
                 self.mlp(block.mlp, self.renew(block.attention_norm), self.stream, add=True)
                 self.renew(block.mlp_norm)
             case OutputNormBlock():
@@ -171,7 +172,12 @@ class Lowering:
         """The stream becomes its normalised self; the same for a product."""
         operand = self.operand("rows", self._hidden)
         self._normalise(norm, self.stream, self._hidden, output=self.stream, operand=operand)
-        return Rows(operand=operand, floats=self.stream)
+        self._renewed = Rows(operand=operand, floats=self.stream)
+        return self._renewed
+
+    def reread(self) -> Rows:
+        """The stream as the block before has renewed it, or as it came in, for a product."""
+        return self.read(None) if self._renewed is None else self._renewed
 
     def add_normed(self, norm: nn.Module, part: Callable[[Buffer], None]) -> None:
         """What `part` writes, normalised, is added to the stream."""

@@ -55,12 +55,10 @@ class Packing:
     @classmethod
     def build(cls, lengths: Sequence[int], device: torch.device) -> Packing:
         """Plan attention for texts of `lengths` tokens each. ValueError where one is not positive."""
-        if not lengths or min(lengths) < 1:
-            raise ValueError(f"every text needs at least one token; lengths are {list(lengths)}")
+        positions = places(lengths, device)
         size = torch.tensor(lengths)
         start = size.cumsum(0) - size
-        positions = torch.arange(int(size.sum())) - start.repeat_interleave(size)
-        restore = torch.empty_like(positions)
+        restore = torch.empty(len(positions), dtype=torch.int64)
         rectangles, used = [], 0
         for padded, texts in _by_padded_length(lengths).items():
             place = torch.arange(padded)
@@ -69,7 +67,7 @@ class Packing:
             restore[gather[real]] = real.flatten().nonzero().squeeze(1) + used
             used += real.numel()
             rectangles.append(Rectangle(gather=gather.flatten().to(device), real=real.to(device)))
-        return cls(positions=positions.to(device), rectangles=tuple(rectangles), restore=restore.to(device))
+        return cls(positions=positions, rectangles=tuple(rectangles), restore=restore.to(device))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +77,15 @@ class PackedPlan:
     packing: Packing
     scale: float
     masks: tuple[Tensor, ...]  # of each rectangle, as `_mask` makes them
+
+
+def places(lengths: Sequence[int], device: torch.device) -> Tensor:
+    """[T] 0, 1, 2 … within each of the texts, laid end to end. ValueError where a length is not positive."""
+    if not lengths or min(lengths) < 1:
+        raise ValueError(f"every text needs at least one token; lengths are {list(lengths)}")
+    size = torch.tensor(lengths)
+    start = size.cumsum(0) - size
+    return (torch.arange(int(size.sum())) - start.repeat_interleave(size)).to(device)
 
 
 def plan(packing: Packing, sight: Sight) -> PackedPlan:

@@ -33,7 +33,14 @@ class Session:
         """`loras`: the adapters that sequences run with, by the sequences' names."""
         self._decoder = decoder
         self._block_size = block_size
-        self._cache = KVCache(config, num_blocks=num_blocks, block_size=block_size, device=CPU, dtype=dtype)
+        self._cache = KVCache(
+            config,
+            num_blocks=num_blocks,
+            block_size=block_size,
+            device=CPU,
+            dtype=dtype,
+            for_kernels=decoder.program is not None,
+        )
         self._free = random.Random(0).sample(range(num_blocks), num_blocks)
         self._tables: dict[str, list[int]] = {}
         self._computed: dict[str, int] = {}

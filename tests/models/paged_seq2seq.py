@@ -28,7 +28,12 @@ class Session:
         self._model = model
         self._block_size = block_size
         self._cache = KVCache(
-            model.config.decoder, num_blocks=num_blocks, block_size=block_size, device=CPU, dtype=dtype
+            model.config.decoder,
+            num_blocks=num_blocks,
+            block_size=block_size,
+            device=CPU,
+            dtype=dtype,
+            for_kernels=model.decoder.program is not None,
         )
         self._free = random.Random(0).sample(range(num_blocks), num_blocks)
         self._tables: dict[str, list[int]] = {}
