@@ -221,13 +221,12 @@ inline void join_parts(const Operation& op, const Heads& heads, const Tally& tal
         const int64_t place = (int64_t)row * (padded + 2);
         float max = -__builtin_inff(), total = 0;
         for (int i = 0; i < tally.parts; ++i) max = parts[i].results[place] > max ? parts[i].results[place] : max;
-        float joined[1024];
-        for (int v = 0; v < padded; v += LANES) store(joined + v, Floats{});
+        float* joined = parts[0].results + place + 2;  // in place: nobody else reads it any more
         for (int i = 0; i < tally.parts; ++i) {
             const float* part = parts[i].results + place;
             const float share = exp1(part[0] - max);
             total += share * part[1];
-            for (int v = 0; v < padded; v += LANES) store(joined + v, fma(all(share), load(part + 2 + v), load(joined + v)));
+            for (int v = 0; v < padded; v += LANES) store(joined + v, fma(all(share), load(part + 2 + v), i ? load(joined + v) : Floats{}));
         }
         const float inverse = 1.0f / total;
         for (int v = 0; v < padded; v += LANES) store(joined + v, load(joined + v) * all(inverse));
