@@ -18,6 +18,7 @@ from models.decoder import Decoder
 from models.filling import materialize
 from models.kv_cache import KVCache
 from models.native.library import Library
+from models.native.quantise import Quantise
 from models.ops.paging import Paging
 from models.positions import Alibi, Relative, Rotary
 from models.target import Target
@@ -77,13 +78,18 @@ def scores_of(config: Config) -> Scores:
 
 
 @cache
-def keeps_its_bits(dtype: torch.dtype, scores: Scores = Scores.PLAIN, kernels: Library | None = None) -> bool:
+def keeps_its_bits(
+    dtype: torch.dtype,
+    scores: Scores = Scores.PLAIN,
+    kernels: Library | None = None,
+    quantise: Quantise | None = None,
+) -> bool:
     """Compute a text on the CPU at once, in pieces, and among others: True where every logit is the same.
 
     The decoder has one layer, and is prepared as those that are loaded; 50 ms, more at first use. False is
     proof. True is evidence: another shape of weights might still meet a kernel that this one does not.
     """
-    decoder = _decoder(_CONFIGS[scores], dtype, kernels)
+    decoder = _decoder(_CONFIGS[scores], dtype, kernels, quantise)
     alone, *others = (_Trial(decoder, dtype).run(plan) for plan in (_ALONE, _IN_PIECES, _AMONG_OTHERS))
     return all(torch.equal(alone, other) for other in others)
 
@@ -123,7 +129,9 @@ class _Trial:
         return hidden.split_with_sizes(list(step.values()))[list(step).index(0)]
 
 
-def _decoder(config: DecoderConfig, dtype: torch.dtype, kernels: Library | None) -> Decoder:
+def _decoder(
+    config: DecoderConfig, dtype: torch.dtype, kernels: Library | None, quantise: Quantise | None
+) -> Decoder:
     """Random weights, the same each time; the process's own random numbers are left alone."""
     generator = torch.Generator().manual_seed(0)
     with torch.device("meta"):
@@ -134,5 +142,6 @@ def _decoder(config: DecoderConfig, dtype: torch.dtype, kernels: Library | None)
             parameter.fill_(1.0)
         else:
             parameter.normal_(std=parameter.shape[1] ** -0.5, generator=generator)
-    Target(device=_CPU, dtype=dtype, packed=True, kernels=kernels).finish(decoder)
+    target = Target(device=_CPU, dtype=dtype, packed=True, kernels=kernels, quantise=quantise)
+    target.finish(decoder)
     return decoder

@@ -20,6 +20,7 @@ from models.layouts import HeadShape
 from models.loading_encoder import LoadedEncoder, load_encoder
 from models.loading_seq2seq import LoadedSeq2Seq, load_seq2seq
 from models.native.library import Library
+from models.native.quantise import Quantise
 from models.target import Target
 from models.weights.checkpoint import Checkpoint, Format, open_checkpoint
 
@@ -44,11 +45,12 @@ def load(
     adapter: Path | None = None,
     packed: bool = True,
     kernels: Library | None = None,
+    quantise: Quantise | None = None,
 ) -> LoadedDecoder | LoadedEncoder | LoadedSeq2Seq:
     """Load a model folder or `.gguf` file, with a masked-LM adapter's folder where an encoder has one.
 
     `packed=False` leaves every weight a plain parameter, as training needs it. `kernels`: what to run on
-    where the device is a CPU.
+    where the device is a CPU; `quantise`: what they are to keep of the weights.
 
     Raises UnsupportedModel naming what is not implemented, WeightsMismatch listing every tensor that is
     missing or left over, ChecksumMismatch where the adapter belongs to other weights, and what
@@ -57,7 +59,7 @@ def load(
     checkpoint = open_checkpoint(path)
     raw = _with_facts(checkpoint) if checkpoint.format is Format.GGUF else checkpoint.config
     family, config = read(raw)
-    target = Target(device=device, dtype=dtype, packed=packed, kernels=kernels)
+    target = Target(device=device, dtype=dtype, packed=packed, kernels=kernels, quantise=quantise)
     if isinstance(config, EncoderConfig):
         return load_encoder(checkpoint, family, config, target, adapter)
     if adapter is not None:
@@ -74,10 +76,12 @@ def _load_decoder(
         decoder = Decoder(config)
     materialize(decoder, target.device, target.dtype)
     tied = Tied(copies=(family.head,)) if family.head and config.head is Head.TIED else None
-    fill(decoder, checkpoint, family, HeadShape.of(config), tied=tied)
+    kept = fill(
+        decoder, checkpoint, family, HeadShape.of(config), tied=tied, keep=target.quantise is not None
+    )
     return LoadedDecoder(
         config=config,
-        parameters=target.finish(decoder),
+        parameters=target.finish(decoder, kept),
         decoder=decoder,
         fingerprint=target.fingerprint([checkpoint.fingerprint()]),
     )

@@ -3,46 +3,64 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import torch
 from torch import nn
 
+from models.errors import UnsupportedModel
 from models.layers.linear import prepack
-from models.native.attach import FORMATS, attach
+from models.native.attach import attach
 from models.native.library import Library
+from models.native.quantise import FORMATS, Packing, Quantise
+from models.weights.blocks import Blocks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
     """Where a model is to be, and in which precision.
 
-    `packed`: for inference, as `layers.linear` packs, or for `kernels` where there are any.
+    `packed`: for inference, as `layers.linear` packs, or for `kernels` where there are any. `quantise`: what
+    only those can compute with.
     """
 
     device: torch.device
     dtype: torch.dtype
     packed: bool
     kernels: Library | None = None
+    quantise: Quantise | None = None
 
-    def finish(self, module: nn.Module) -> int:
-        """Make ready to run. Returns the number of parameters, which packing would hide."""
+    def finish(self, module: nn.Module, kept: Mapping[nn.Module, Blocks] = MappingProxyType({})) -> int:
+        """Make ready to run. Returns the number of parameters, which packing would hide.
+
+        `kept`: the blocks of layers whose weights were not filled in. Raises UnsupportedModel where quantised
+        weights cannot run.
+        """
         parameters = sum(parameter.numel() for parameter in module.parameters())
         module.eval()
-        if self.packed and not self._attach(module):
+        if self.packed and not self._attach(module, kept):
             prepack(module)
         return parameters
 
-    def _attach(self, module: nn.Module) -> bool:
+    def _attach(self, module: nn.Module, kept: Mapping[nn.Module, Blocks]) -> bool:
         """Whether the module runs on the kernels now."""
         if self.kernels is None or self.device.type != "cpu" or self.dtype not in FORMATS:
+            if self.quantise is not None:
+                raise UnsupportedModel(
+                    f"only our own kernels compute with {self.quantise.value} weights, and there are none "
+                    f"for {self.device.type} and {self.dtype}"
+                )
             return False
-        return attach(module, self.kernels, self.dtype)
+        packing = Packing(library=self.kernels, dtype=self.dtype, quantise=self.quantise, kept=kept)
+        attach(module, packing)
+        return True
 
     def fingerprint(self, weights: Sequence[str]) -> str:
         """Changes with whatever may change a result: the fingerprints of `weights`, precision, the kind of
         device, kernels."""
         kernels = "torch" if self.kernels is None else self.kernels.name
-        parts = (*weights, str(self.dtype), self.device.type, torch.__version__, kernels)
+        quantised = "" if self.quantise is None else self.quantise.value
+        parts = (*weights, str(self.dtype), self.device.type, torch.__version__, kernels, quantised)
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]

@@ -13,6 +13,7 @@ from models.invariance import scores_of
 from models.kv_cache import KVCache
 from models.loading import LoadedDecoder, LoadedEncoder, LoadedSeq2Seq, load
 from models.native.library import Library
+from models.native.quantise import Quantise
 from models.numerics import numerics
 from models.weights.fingerprint import combine, digest_code
 from server.engine.messages import ModelSetup, Setup
@@ -59,11 +60,19 @@ def load_all(setup: Setup) -> list[Member]:
     """Raises ModelError or DeviceError."""
     device = choose_device(setup.device)
     dtype = choose_dtype(setup.dtype, device)
-    kernels = _open_kernels(setup, device, dtype)
+    quantise = None if setup.quantize == "none" else Quantise(setup.quantize)
+    kernels = _open_kernels(setup, device, dtype, quantise)
     loaded = [
         (
             model,
-            load(Path(model.path), device=device, dtype=dtype, adapter=_path(model.adapter), kernels=kernels),
+            load(
+                Path(model.path),
+                device=device,
+                dtype=dtype,
+                adapter=_path(model.adapter),
+                kernels=kernels,
+                quantise=quantise,
+            ),
         )
         for model in setup.models
     ]
@@ -80,15 +89,18 @@ def load_all(setup: Setup) -> list[Member]:
         speculation=setup.speculation,
         computing=_computing(device, dtype),
         kernels=kernels,
+        quantise=quantise,
     )
     return [host.admit(model, weights) for model, weights in loaded]
 
 
-def _open_kernels(setup: Setup, device: torch.device, dtype: torch.dtype) -> Library | None:
+def _open_kernels(
+    setup: Setup, device: torch.device, dtype: torch.dtype, quantise: Quantise | None
+) -> Library | None:
     """Threads are shared out here: what PyTorch does beside kernels is little, and its threads would be in
     the way of theirs."""
     threads = setup.threads or usable_cores()
-    kernels = open_kernels(setup.kernels, Path(setup.cache), threads, device, dtype)
+    kernels = open_kernels(setup.kernels, Path(setup.cache), threads, device, dtype, quantise)
     torch.set_num_threads(threads if kernels is None else 1)
     return kernels
 
@@ -120,6 +132,7 @@ class Host:
     speculation: bool
     computing: str  # a fingerprint of everything but the weights
     kernels: Library | None  # None: PyTorch computes
+    quantise: Quantise | None = None
 
     def admit(self, model: ModelSetup, weights: Loaded) -> Member:
         """Raises NotEnoughMemory."""
@@ -216,9 +229,10 @@ class Host:
             dtype=str(self.dtype).removeprefix("torch."),
             device=self.device.type,
             kernels="torch" if self.kernels is None else self.kernels.name,
+            quantization=None if self.quantise is None else self.quantise.value,
             fingerprint=combine(weights.fingerprint, self.computing),
             batch_invariant=is_batch_invariant(
-                self.device, self.dtype, scores_of(weights.config), self.kernels
+                self.device, self.dtype, scores_of(weights.config), self.kernels, self.quantise
             ),
         )
 

@@ -29,6 +29,7 @@ def bring(settings: Settings) -> Setup:
         speculation=settings.speculation,
         threads=settings.threads,
         kernels=settings.kernels,
+        quantize=settings.quantize,
         cache=str(settings.cache),
     )
 

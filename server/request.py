@@ -330,4 +330,5 @@ class ModelCard:
     adapters: tuple[str, ...] = ()  # low-rank ones that it can run with, by name
     parent: str | None = None
     kernels: str = "torch"  # what computes: an instruction set of our own kernels, or PyTorch
+    quantization: str | None = None  # of weights: "keep", "int8" or "int4", as `--quantize` says it
     start_token: int | None = None  # what such a decoder's text follows, unless its folder says otherwise

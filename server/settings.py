@@ -90,6 +90,11 @@ class Settings:
         _choice("auto", "float32", "bfloat16", "float16"),
         "precision; auto is bfloat16 where the device computes in it, else float32",
     )
+    quantize: str = _setting(
+        "none",
+        _choice("none", "keep", "int8", "int4"),
+        "weights of few bits, by our own kernels: keep (a GGUF file's own blocks, as they are), int8 or int4",
+    )
     threads: int | None = _setting(
         None,
         _number(1, 1024),

@@ -2,51 +2,70 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container
 
-import torch
 from torch import nn
 
 from models.decoder import Decoder, LMHead
+from models.encoder import Encoder
 from models.heads import MaskedLMHead
 from models.layers.embedding import Embedding
 from models.layers.linear import Linear
 from models.layers.mlp import GatedMlp
 from models.native.decoder import DecoderProgram
-from models.native.library import Library
-from models.native.structures import Format
-from models.native.weights import Matrix
+from models.native.encoder import EncoderProgram
+from models.native.quantise import FORMATS, Packing
+from models.native.seq2seq import CrossDecoderProgram
+from models.positions import Disentangled
+from models.seq2seq import CrossDecoder
 
-FORMATS = {torch.float32: Format.FLOAT32, torch.bfloat16: Format.BFLOAT16}
 
-
-def attach(module: nn.Module, library: Library, dtype: torch.dtype) -> bool:
+def attach(module: nn.Module, packing: Packing) -> None:
     """Pack every matrix of `module`, and put its blocks into programs. What is computed beside is float32.
 
-    `dtype`, float32 or bfloat16, is that of matrices and caches. False: there is no program for this kind of
-    model, and nothing was done.
+    `packing.dtype`, float32 or bfloat16, is that of caches, and of operands unless they are rounded further.
+    Where there is no operation for a stack's attention (`runs_apart`), PyTorch computes what is between its
+    products.
     """
-    if not isinstance(module, Decoder):
-        return False
-    format_ = FORMATS[dtype]
     parts = list(module.modules())
     for part in parts:
         _widen(part)
-    _pack(parts, library, format_)
-    module.program = DecoderProgram(library, module, format_, format_)
-    return True
-
-
-def _pack(parts: Sequence[nn.Module], library: Library, format_: Format) -> None:
     gated = {part.gate_up for part in parts if isinstance(part, GatedMlp)}
+    heads = {part.linear for part in parts if isinstance(part, LMHead)}
     for part in parts:
-        match part:
-            case Linear():
-                part.replace(Matrix(library, part.weight, part.bias, format_, gated=part in gated))
-            case Decoder(head=LMHead(linear=None)):
-                _pack_words(part.embeddings.words, library, format_)
-            case MaskedLMHead():
-                _pack_words(part.words, library, format_)
+        _pack(part, packing, gated, heads)
+    for part in parts:
+        _lower(part, packing)
+
+
+def runs_apart(encoder: Encoder) -> bool:
+    """Whether there is no operation for its attention: DeBERTa's. It has no program then, on any kernels."""
+    return isinstance(encoder.config.relative, Disentangled)
+
+
+def _pack(
+    part: nn.Module, packing: Packing, gated: Container[nn.Module], heads: Container[nn.Module | None]
+) -> None:
+    match part:
+        case Linear(matrix=None):
+            part.replace(packing.matrix(part, gated=part in gated, words=part in heads))
+        case Embedding() if part in packing.kept:
+            _pack_words(part, packing)
+        case Decoder(head=LMHead(linear=None)):
+            _pack_words(part.embeddings.words, packing)
+        case MaskedLMHead():
+            _pack_words(part.words, packing)
+
+
+def _lower(part: nn.Module, packing: Packing) -> None:
+    formats = packing.operand, FORMATS[packing.dtype]
+    match part:
+        case CrossDecoder():
+            part.program = CrossDecoderProgram(packing.library, part, *formats)
+        case Decoder():
+            part.program = DecoderProgram(packing.library, part, *formats)
+        case Encoder() if not runs_apart(part):
+            part.program = EncoderProgram(packing.library, part, *formats)
 
 
 def _widen(part: nn.Module) -> None:
@@ -58,6 +77,6 @@ def _widen(part: nn.Module) -> None:
             setattr(part, name, nn.Parameter(parameter.float(), requires_grad=False))
 
 
-def _pack_words(words: Embedding, library: Library, format_: Format) -> None:
+def _pack_words(words: Embedding, packing: Packing) -> None:
     if words.matrix is None:
-        words.replace(Matrix(library, words.weight, None, format_))
+        words.replace(packing.matrix(words, words=True))

@@ -50,6 +50,7 @@ class Setup(_Message, frozen=True):
     speculation: bool
     threads: int | None = None
     kernels: str = "auto"
+    quantize: str = "none"
     cache: str = ""  # the folder of what is built once
 
 

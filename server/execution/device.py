@@ -9,6 +9,7 @@ import torch
 
 from models.invariance import Scores, keeps_its_bits
 from models.native.library import Library
+from models.native.quantise import Quantise
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -40,14 +41,18 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
 
 
 def is_batch_invariant(
-    device: torch.device, dtype: torch.dtype, scores: Scores = Scores.PLAIN, kernels: Library | None = None
+    device: torch.device,
+    dtype: torch.dtype,
+    scores: Scores = Scores.PLAIN,
+    kernels: Library | None = None,
+    quantise: Quantise | None = None,
 ) -> bool:
     """Whether a text is the same bit for bit alone and in any company, for models with such `scores`.
 
     Tests hold it for the CPU's float32 and bfloat16. Whether the kernels of this machine allow it is tried.
     """
     known = device.type == "cpu" and dtype in (torch.float32, torch.bfloat16)
-    return known and keeps_its_bits(dtype, scores, kernels)
+    return known and keeps_its_bits(dtype, scores, kernels, quantise)
 
 
 def free_memory(device: torch.device) -> int:
