@@ -16,7 +16,7 @@ from models.layers.bias import alibi_slopes
 from models.native.heads import Geometry, plain_heads
 from models.native.library import Library
 from models.native.structures import BiasKind, Format, Heads, NormKind
-from tests.models.native.ops.operations import LIMITS, Norm, Texts, address, close, random
+from tests.models.native.ops.operations import DTYPES, LIMITS, Norm, Texts, address, close, random
 
 FLOATS = (Format.FLOAT32, Format.BFLOAT16)
 DISTANCES = 40
@@ -108,9 +108,10 @@ def oracle(case: Case, projected: Tensor) -> Tensor:
     query, key, value = clipped.split_with_sizes(sizes, dim=1)
     weights = case.norm_weights()
     heads = [prepared(case, part, weight) for part, weight in zip((query, key), weights, strict=True)]
-    keys = heads[1].repeat_interleave(case.group, dim=1)
-    values = value.view(-1, case.kv_heads, case.head_dim).repeat_interleave(case.group, dim=1)
-    scores = torch.einsum("qhd,khd->hqk", heads[0], keys) * case.head_dim**-0.5
+    # Queries and the cache are kept in the format: what is compared is what becomes of them.
+    kept = [part.to(DTYPES[case.format]).double() for part in (*heads, value.view_as(heads[1]))]
+    keys, values = (part.repeat_interleave(case.group, dim=1) for part in kept[1:])
+    scores = torch.einsum("qhd,khd->hqk", kept[0], keys) * case.head_dim**-0.5
     if case.cap < math.inf:
         scores = (scores / case.cap).tanh() * case.cap
     scores = scores + bias_of(case, len(projected))
