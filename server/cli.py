@@ -15,6 +15,7 @@ from models.errors import ModelError
 from server import shell
 from server.errors import ServerError
 from server.settings import BadSetting, add_flags, read
+from server.shell import evaluate
 
 
 class _Version(argparse.Action):
@@ -65,6 +66,7 @@ def _parser() -> argparse.ArgumentParser:
         help="list every family of models that can be served instead, as text or as Markdown",
     )
     models.set_defaults(run=_models)
+    evaluate.add_command(commands)
     shell.add_commands(commands)
     return parser
 
