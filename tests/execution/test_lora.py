@@ -16,12 +16,13 @@ import transformers
 from models.config import Pooling
 from models.decoder import Decoder
 from models.kv_cache import KVCache
-from models.layers.linear import prepack
 from models.loading import LoadedDecoder, load
 from models.loading_encoder import LoadedEncoder
 from models.lora import attach
 from models.lora_folder import read_lora
+from models.native.library import Library
 from models.sentence import Sentence
+from models.target import Target
 from server.engine.exchange import to_sequence
 from server.engine.messages import Generate, Standing
 from server.errors import InvalidRequest
@@ -45,14 +46,24 @@ BERT = {"attention.self.query": (32, 32), "output.dense": (64, 32)}
 Text = tuple[tuple[int, ...], tuple[float, ...]]  # tokens, and their log-probabilities
 
 
-@pytest.fixture(scope="module", params=[torch.float32, torch.bfloat16], ids=str)
+def kernels_of(request: pytest.FixtureRequest, computing: str) -> Library | None:
+    """None: PyTorch computes."""
+    found: Library | None = request.getfixturevalue("kernels") if computing == "kernels" else None
+    return found
+
+
+@pytest.fixture(
+    scope="module", params=product([torch.float32, torch.bfloat16], ["torch", "kernels"]), ids=str
+)
 def loaded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> LoadedDecoder:
-    """Prepacked, as it is served, with two adapters of different ranks."""
+    """Ready to run, as it is served, with two adapters of different ranks."""
+    dtype, computing = request.param
     torch.manual_seed(0)
-    decoder = Decoder(CONFIG).eval().requires_grad_(False)
+    decoder = Decoder(CONFIG)
     for parameter in decoder.parameters():
-        parameter.data = (parameter.data * 3).to(request.param)
-    prepack(decoder)
+        parameter.data = (parameter.data * 3).to(dtype)
+    decoder.requires_grad_(False)
+    Target(device=CPU, dtype=dtype, packed=True, kernels=kernels_of(request, computing)).finish(decoder)
     loaded = LoadedDecoder(config=CONFIG, decoder=decoder, fingerprint="fp", parameters=1)
     for rank, name in enumerate(ADAPTERS, start=3):
         folder = write_lora(tmp_path_factory.mktemp("loras") / name, llama(CONFIG), rank=rank, seed=rank)
@@ -60,7 +71,7 @@ def loaded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     return loaded
 
 
-def encoder_with(name: str, folder: Path) -> LoadedEncoder:
+def encoder_with(name: str, folder: Path, kernels: Library | None = None) -> LoadedEncoder:
     """A BERT of random weights, and an adapter of its queries and of what leaves the MLP."""
     oracle = transformers.BertForMaskedLM(
         transformers.BertConfig(
@@ -76,7 +87,7 @@ def encoder_with(name: str, folder: Path) -> LoadedEncoder:
     sizes = {
         f"bert.encoder.layer.{layer}.{module}": size for layer in (0, 1) for module, size in BERT.items()
     }
-    loaded = load(folder / "base", device=CPU, dtype=torch.float32)
+    loaded = load(folder / "base", device=CPU, dtype=torch.float32, kernels=kernels)
     assert isinstance(loaded, LoadedEncoder)
     attach(loaded, read_lora(write_lora(folder / name, sizes)), name)
     return loaded
@@ -99,10 +110,22 @@ def generate(id_: int, lora: str | None, *, prompt: int = 0, **rest: Any) -> Gen
 class Engine:
     """A scheduler over a real decoder. `prompts`: the scores of prompts, by id."""
 
-    def __init__(self, loaded: LoadedDecoder, *, blocks: int = 64, step_tokens: int = 16) -> None:
-        dtype = loaded.decoder.embeddings.words.weight.dtype
-        cache = KVCache(CONFIG, num_blocks=blocks, block_size=4, device=CPU, dtype=dtype)
-        self.lane = GenerationLane("m", BlockPool(blocks, 4), max_batch_tokens=step_tokens, max_sequences=8)
+    def __init__(self, loaded: LoadedDecoder, *, tokens: int = 256, step_tokens: int = 16) -> None:
+        """Its cache has room for so many tokens."""
+        native = loaded.decoder.program is not None
+        self.block_size = 16 if native else 4  # the kernels take so many at a time
+        blocks = tokens // self.block_size
+        cache = KVCache(
+            CONFIG,
+            num_blocks=blocks,
+            block_size=self.block_size,
+            device=CPU,
+            dtype=loaded.decoder.embeddings.words.weight.dtype,
+            for_kernels=native,
+        )
+        self.lane = GenerationLane(
+            "m", BlockPool(blocks, self.block_size), max_batch_tokens=step_tokens, max_sequences=8
+        )
         self.prompts = defaultdict[int, list[float]](list)
         self._scheduler = Scheduler({"m": self.lane}, itl_target_s=10.0)
         self._runner = Runner({"m": DecoderRunner(loaded.decoder, cache, CPU)})
@@ -131,7 +154,7 @@ def test_texts_with_adapters_are_the_same_in_any_company(loaded: LoadedDecoder) 
     alone = {command.id: Engine(loaded).run(command)[command.id] for command in crowd()}
     assert Engine(loaded).run(*crowd()) == alone
     assert Engine(loaded, step_tokens=7).run(*crowd()) == alone
-    tight = Engine(loaded, blocks=14)
+    tight = Engine(loaded, tokens=64)
     assert tight.run(*crowd()) == alone
     assert tight.lane.preemptions, "there was too little memory for all of them"
 
@@ -148,7 +171,8 @@ def test_a_prompt_is_found_only_under_the_same_adapter(loaded: LoadedDecoder) ->
         before = engine.lane.cached_tokens
         engine.run(generate(id_, lora))
         found.append(engine.lane.cached_tokens - before)
-    assert found == [0, 0, 0, 20, 20]
+    whole = 20 // engine.block_size * engine.block_size
+    assert found == [0, 0, 0, whole, whole]
 
 
 def test_a_salt_cannot_pretend_to_be_an_adapter() -> None:
@@ -178,8 +202,11 @@ def test_scores_of_a_prompt_follow_the_adapter(loaded: LoadedDecoder) -> None:
     assert engine.prompts[0] != engine.prompts[1] == engine.prompts[2]
 
 
-def test_passages_are_read_with_their_adapters(tmp_path: Path) -> None:
-    loaded = encoder_with("a", tmp_path)
+@pytest.mark.parametrize("computing", ["torch", "kernels"])
+def test_passages_are_read_with_their_adapters(
+    request: pytest.FixtureRequest, computing: str, tmp_path: Path
+) -> None:
+    loaded = encoder_with("a", tmp_path, kernels_of(request, computing))
     runner = EncoderRunner(loaded.encoder, loaded.masked_lm, Sentence([Pooling.MEAN], [], HIDDEN), CPU)
     texts = [(None, (2, 5, 7)), ("a", (2, 5, 7)), ("a", (4, 2, 5, 7, 9)), (None, (8,))]
     works: tuple[EmbedWork | MaskWork, ...] = (EmbedWork(), MaskWork(positions=(0,), top_k=3))
