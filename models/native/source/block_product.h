@@ -1,8 +1,8 @@
 // Products with matrices of quantised blocks.
 //
-// Either the rows stay as precise as they are, and weights are opened to the very numbers that the file stands
-// for, rounded as rows are: then results have the bits that the opened matrix would have given. Or rows are bytes
-// too, with a scale for each block, and sums over a block are exact integers.
+// Either the rows stay as precise as they are, and weights are opened to the very numbers that the file
+// stands for, rounded as rows are: then results have the bits that the opened matrix would have given. Or
+// rows are bytes too, with a scale for each block, and sums over a block are exact integers.
 #pragma once
 #include "blocks.h"
 #include "product.h"
@@ -12,13 +12,17 @@ namespace TRIPTYCH_ISA {
 // ---- rows of floats or bfloat16
 
 // One word of `Word` from as many inputs of each output.
-template <class Word> INLINE Ints join(const Floats* values) {
-    if constexpr (Word::PER_WORD == 1) return bits<Ints>(values[0]);
-    else return join_bf16(values[0], values[1]);
+template <class Word>
+INLINE Ints join(const Floats* values) {
+    if constexpr (Word::PER_WORD == 1)
+        return bits<Ints>(values[0]);
+    else
+        return join_bf16(values[0], values[1]);
 }
 
 // Gives `take(word, weights)` the words of a panel as `Word`s, in order.
-template <class Word, class Blocks, class Take> INLINE void open(const char* panel, int inputs, Take take) {
+template <class Word, class Blocks, class Take>
+INLINE void open(const char* panel, int inputs, Take take) {
     constexpr int WORDS = 4 / Word::PER_WORD;  // of four inputs
     for (int index = 0; index < inputs / GROUP; ++index) {
         const Blocks block(panel, index);
@@ -32,18 +36,20 @@ template <class Word, class Blocks, class Take> INLINE void open(const char* pan
                 const Ints steps = block.steps(quad, v);
                 UNROLL for (int word = 0; word < WORDS; ++word) {
                     Floats values[Word::PER_WORD];
-                    UNROLL for (int i = 0; i < Word::PER_WORD; ++i)
-                        values[i] = fma(to_floats(byte_of(steps, word * Word::PER_WORD + i)), scales[v], least[v]);
+                    UNROLL for (int i = 0; i < Word::PER_WORD; ++i) values[i] =
+                        fma(to_floats(byte_of(steps, word * Word::PER_WORD + i)), scales[v], least[v]);
                     weights[word][v] = join<Word>(values);
                 }
             }
-            UNROLL for (int word = 0; word < WORDS; ++word) take((index * QUADS + quad) * WORDS + word, weights[word]);
+            UNROLL for (int word = 0; word < WORDS; ++word)
+                take((index * QUADS + quad) * WORDS + word, weights[word]);
         }
     }
 }
 
 // -> a panel as `multiply` reads it.
-template <class Word, class Blocks> inline void open_panel(const char* panel, int inputs, char* opened) {
+template <class Word, class Blocks>
+inline void open_panel(const char* panel, int inputs, char* opened) {
     open<Word, Blocks>(panel, inputs, [&](int word, const Ints* weights) {
         UNROLL for (int v = 0; v < VECTORS; ++v)
             store_words((int32_t*)opened + word * PANEL + v * LANES, weights[v]);
@@ -51,25 +57,29 @@ template <class Word, class Blocks> inline void open_panel(const char* panel, in
 }
 
 // `multiply` of few rows, which a panel is opened for on the way.
-template <class Word, class Blocks, int ROWS> inline void multiply_opening(const Tile& tile, float* results) {
+template <class Word, class Blocks, int ROWS>
+inline void multiply_opening(const Tile& tile, float* results) {
     Floats sums[ROWS][VECTORS];
-    UNROLL for (int row = 0; row < ROWS; ++row) UNROLL for (int v = 0; v < VECTORS; ++v) sums[row][v] = Floats{};
+    UNROLL for (int row = 0; row < ROWS; ++row) UNROLL for (int v = 0; v < VECTORS; ++v) sums[row][v] =
+        Floats{};
     open<Word, Blocks>(tile.panel, tile.inputs, [&](int word, const Ints* weights) {
         UNROLL for (int row = 0; row < ROWS; ++row) {
             int32_t value;
             memcpy(&value, tile.operand + row * tile.stride + word * 4, 4);
             const Ints spread = all_words(value);
-            UNROLL for (int v = 0; v < VECTORS; ++v) sums[row][v] = Word::dot(sums[row][v], weights[v], spread);
+            UNROLL for (int v = 0; v < VECTORS; ++v) sums[row][v] =
+                Word::dot(sums[row][v], weights[v], spread);
         }
     });
-    UNROLL for (int row = 0; row < ROWS; ++row)
-        UNROLL for (int v = 0; v < VECTORS; ++v) store(results + row * PANEL + v * LANES, sums[row][v]);
+    UNROLL for (int row = 0; row < ROWS; ++row) UNROLL for (int v = 0; v < VECTORS; ++v)
+        store(results + row * PANEL + v * LANES, sums[row][v]);
 }
 
 // ---- rows of bytes
 
 // -> results [ROWS][PANEL]. Behind a row's bytes lie, of each block, its scale and the sum of its bytes.
-template <class Blocks, int ROWS> INLINE void multiply_steps(const Tile& tile, float* results) {
+template <class Blocks, int ROWS>
+INLINE void multiply_steps(const Tile& tile, float* results) {
     const int blocks = tile.inputs / GROUP;
     for (int i = 0; i < ROWS * PANEL; i += LANES) store(results + i, Floats{});
     const char* ahead = tile.ahead;
@@ -94,8 +104,8 @@ template <class Blocks, int ROWS> INLINE void multiply_steps(const Tile& tile, f
                 int32_t value;
                 memcpy(&value, tile.operand + row * tile.stride + index * GROUP + quad * 4, 4);
                 const Ints spread = all_words(value);
-                UNROLL for (int v = 0; v < VECTORS; ++v)
-                    parts[row][v] = dot_bytes(parts[row][v], weights[v], spread);
+                UNROLL for (int v = 0; v < VECTORS; ++v) parts[row][v] =
+                    dot_bytes(parts[row][v], weights[v], spread);
             }
         }
         UNROLL for (int v = 0; v < VECTORS; ++v) {
@@ -112,7 +122,8 @@ template <class Blocks, int ROWS> INLINE void multiply_steps(const Tile& tile, f
     }
 }
 
-template <class Blocks, int ROWS> inline void multiply_steps_of(int rows, const Tile& tile, float* results) {
+template <class Blocks, int ROWS>
+inline void multiply_steps_of(int rows, const Tile& tile, float* results) {
     if constexpr (ROWS > 1)
         if (rows < ROWS) return multiply_steps_of<Blocks, ROWS - 1>(rows, tile, results);
     multiply_steps<Blocks, ROWS>(tile, results);
@@ -136,12 +147,14 @@ struct Item {
 };
 
 // `done(row, end, panel, results)` takes what each tile makes.
-template <class Blocks, class Done> inline void multiply_bytes(const Item& item, float* results, Done done) {
+template <class Blocks, class Done>
+inline void multiply_bytes(const Item& item, float* results, Done done) {
     const int64_t panel_bytes = item.matrix.inputs / GROUP * Blocks::SIZE;
     const int tiles = item.tiles(), panels = item.last - item.panel;
     const bool many = item.rows() > 128;  // then a tile's rows stay in the nearest cache, not the panel
     for (int step = 0; step < tiles * panels; ++step) {
-        const int tile = many ? step / panels : step % tiles, at = item.panel + (many ? step % panels : step / tiles);
+        const int tile = many ? step / panels : step % tiles,
+                  at = item.panel + (many ? step % panels : step / tiles);
         const int row = item.start(tile), end = item.start(tile + 1);
         const char* data = (const char*)item.matrix.data + at * panel_bytes;
         const char* ahead = many || tile > 1 ? data : data + panel_bytes + tile * panel_bytes / 2;
@@ -158,16 +171,20 @@ inline void multiply_opened(const Item& item, char* scratch, float* results, Don
     for (int at = item.panel; at < item.last; ++at) {
         const char* data = (const char*)item.matrix.data + at * panel_bytes;
         if (item.rows() <= FEW_ROWS) {
-            const Tile what{item.operand + item.first * item.stride, item.stride, data, data, item.matrix.inputs};
-            if (item.rows() == FEW_ROWS) multiply_opening<Word, Blocks, FEW_ROWS>(what, results);
-            else multiply_opening<Word, Blocks, 1>(what, results);
+            const Tile what{item.operand + item.first * item.stride, item.stride, data, data,
+                            item.matrix.inputs};
+            if (item.rows() == FEW_ROWS)
+                multiply_opening<Word, Blocks, FEW_ROWS>(what, results);
+            else
+                multiply_opening<Word, Blocks, 1>(what, results);
             done(item.first, item.behind, at, results);
             continue;
         }
         open_panel<Word, Blocks>(data, item.matrix.inputs, scratch);
         for (int tile = 0; tile < item.tiles(); ++tile) {
             const int row = item.start(tile), end = item.start(tile + 1);
-            const Tile what{item.operand + row * item.stride, item.stride, scratch, data + panel_bytes, item.matrix.inputs};
+            const Tile what{item.operand + row * item.stride, item.stride, scratch, data + panel_bytes,
+                            item.matrix.inputs};
             multiply_rows<TILE_ROWS>(end - row, FORMAT, what, results);
             done(row, end, at, results);
         }
@@ -175,13 +192,17 @@ inline void multiply_opened(const Item& item, char* scratch, float* results, Don
 }
 
 // `scratch`: for an opened panel.
-template <class Done> inline void multiply_blocks(const Item& item, char* scratch, float* results, Done done) {
+template <class Done>
+inline void multiply_blocks(const Item& item, char* scratch, float* results, Done done) {
     for_blocks(item.matrix.format, [&](auto kind) {
         using Blocks = typename decltype(kind)::Type;
         switch (item.matrix.operand) {
-            case FLOAT32: return multiply_opened<Single, Blocks>(item, scratch, results, done);
-            case BFLOAT16: return multiply_opened<Pair, Blocks>(item, scratch, results, done);
-            default: return multiply_bytes<Blocks>(item, results, done);
+            case FLOAT32:
+                return multiply_opened<Single, Blocks>(item, scratch, results, done);
+            case BFLOAT16:
+                return multiply_opened<Pair, Blocks>(item, scratch, results, done);
+            default:
+                return multiply_bytes<Blocks>(item, results, done);
         }
     });
 }

@@ -1,8 +1,8 @@
 // Matrices of quantised blocks: how they lie in a panel, and what a product reads of them.
 //
-// A weight is steps * scale + least: a small integer, and two numbers that the 32 inputs of a block share. These
-// are the blocks of GGUF files, bit for bit; only their order is ours. In a panel, block after block: the scales
-// of its 32 outputs, what else they have, then words of the steps.
+// A weight is steps * scale + least: a small integer, and two numbers that the 32 inputs of a block share.
+// These are the blocks of GGUF files, bit for bit; only their order is ours. In a panel, block after block:
+// the scales of its 32 outputs, what else they have, then words of the steps.
 #pragma once
 #include "rows.h"
 
@@ -12,7 +12,7 @@ constexpr int QUADS = GROUP / 4;  // of a block: four inputs of each output
 
 // Q8_0: an int8 stored as steps + 128, a scale.
 struct Bytes {
-    static constexpr int CENTRE = 128;  // that every step is away from zero
+    static constexpr int CENTRE = 128;   // that every step is away from zero
     static constexpr bool FREE = false;  // whether `least` is anything else than -CENTRE * scale
     static constexpr int64_t SIZE = PANEL * (2 + GROUP);
     const char* block;
@@ -55,7 +55,8 @@ struct FreeNibbles {
     INLINE Ints steps(int quad, int v) const { return nibbles(block + PANEL * 4, quad, v); }
 };
 
-// Q4_K: eight blocks share a scale of their scales, and one of what is the least. A matrix's inputs come in 256.
+// Q4_K: eight blocks share a scale of their scales, and one of what is the least. A matrix's inputs come in
+// 256.
 struct NestedNibbles {
     static constexpr int CENTRE = 0;
     static constexpr bool FREE = true;
@@ -66,7 +67,8 @@ struct NestedNibbles {
     NestedNibbles(const char* panel, int index)
         : outer(panel + index / BLOCKS * OUTER), block(outer + PANEL * 4 + index % BLOCKS * INNER) {}
     INLINE Floats scale(int v) const {
-        return load_halves((const uint16_t*)outer + v * LANES) * load_bytes((const uint8_t*)block + v * LANES);
+        return load_halves((const uint16_t*)outer + v * LANES) *
+               load_bytes((const uint8_t*)block + v * LANES);
     }
     INLINE Floats least(int v) const {
         return -(load_halves((const uint16_t*)(outer + PANEL * 2) + v * LANES) *
@@ -78,15 +80,21 @@ struct NestedNibbles {
 INLINE bool is_blocks(int32_t format) { return format >= Q8_0; }
 
 // `what(Kind<…>{})` for the kind of blocks that `format` names.
-template <class Blocks> struct Kind {
+template <class Blocks>
+struct Kind {
     using Type = Blocks;
 };
-template <class What> INLINE auto for_blocks(int32_t format, What what) {
+template <class What>
+INLINE auto for_blocks(int32_t format, What what) {
     switch (format) {
-        case Q8_0: return what(Kind<Bytes>{});
-        case Q4_0: return what(Kind<CentredNibbles>{});
-        case Q4_1: return what(Kind<FreeNibbles>{});
-        default: return what(Kind<NestedNibbles>{});
+        case Q8_0:
+            return what(Kind<Bytes>{});
+        case Q4_0:
+            return what(Kind<CentredNibbles>{});
+        case Q4_1:
+            return what(Kind<FreeNibbles>{});
+        default:
+            return what(Kind<NestedNibbles>{});
     }
 }
 

@@ -6,7 +6,8 @@
 namespace TRIPTYCH_ISA {
 
 // What is in `v` could be anything from here on: nothing may be worked out beforehand.
-template <class Vector> INLINE void forget(Vector& v) {
+template <class Vector>
+INLINE void forget(Vector& v) {
 #if defined(__x86_64__)
     asm volatile("" : "+x"(v));
 #else
@@ -17,7 +18,8 @@ template <class Vector> INLINE void forget(Vector& v) {
 constexpr int CHAINS = LANES == 16 ? 16 : 8;  // independent ones, so that none waits for itself
 
 // -> multiplications and additions done, counted one by one. `sink` keeps the work from being left out.
-template <class Word> inline int64_t multiply_registers(int64_t rounds, float* sink) {
+template <class Word>
+inline int64_t multiply_registers(int64_t rounds, float* sink) {
     Floats sums[CHAINS];
     UNROLL for (int chain = 0; chain < CHAINS; ++chain) sums[chain] = all((float)chain);
     Ints w = all_words(0x3f803f80), x = all_words(0x3f813f81);
@@ -44,9 +46,12 @@ inline int64_t multiply_bytes_in_registers(int64_t rounds, float* sink) {
 // Operations of `rounds` in the arithmetic of a matrix format.
 inline int64_t multiply_as_fast_as_possible(int32_t format, int64_t rounds, float* sink) {
     switch (format) {
-        case FLOAT32: return multiply_registers<Single>(rounds, sink);
-        case BFLOAT16: return multiply_registers<Pair>(rounds, sink);
-        default: return multiply_bytes_in_registers(rounds, sink);
+        case FLOAT32:
+            return multiply_registers<Single>(rounds, sink);
+        case BFLOAT16:
+            return multiply_registers<Pair>(rounds, sink);
+        default:
+            return multiply_bytes_in_registers(rounds, sink);
     }
 }
 

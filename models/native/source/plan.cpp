@@ -40,7 +40,8 @@ void Attention::build(const Heads& heads, const View& view) {
                 Tally tally{slice, head, query, queries, position, (int32_t)parts.size(), 0};
                 for (int start = keys.first / CHUNK * CHUNK; start < keys.behind; start += CHUNK) {
                     const int first = std::max(start, keys.first) / BLOCK_TOKENS * BLOCK_TOKENS;
-                    parts.push_back({(int32_t)tallies.size(), first, std::min(start + CHUNK, keys.behind), nullptr});
+                    parts.push_back(
+                        {(int32_t)tallies.size(), first, std::min(start + CHUNK, keys.behind), nullptr});
                     places.push_back(used);
                     used += queries * group * row_size;
                     ++tally.parts;

@@ -3,15 +3,16 @@
 #include <atomic>
 #include <memory>
 #include <vector>
+
 #include "program.h"
 
 // Some consecutive queries of a slice, for all heads that share a key head. Whoever computes the last of its
 // parts joins them.
 struct Tally {
-    int32_t slice, head;      // of keys
-    int32_t query, queries;   // which of the slice
-    int32_t position;         // of the first in its sequence
-    int32_t first, parts;     // in the list of parts
+    int32_t slice, head;     // of keys
+    int32_t query, queries;  // which of the slice
+    int32_t position;        // of the first in its sequence
+    int32_t first, parts;    // in the list of parts
 };
 
 // The keys [first, behind) of one chunk.

@@ -1,7 +1,7 @@
 // Matrix products: an operand [rows, inputs] times a matrix in panels, in tiles of a few rows by one panel.
 //
-// Each element is one chain of sums over the inputs, in order, whatever tile it is in: so it has the same bits
-// alone and in a batch.
+// Each element is one chain of sums over the inputs, in order, whatever tile it is in: so it has the same
+// bits alone and in a batch.
 #pragma once
 #include "rows.h"
 
@@ -21,9 +21,11 @@ struct Tile {
 };
 
 // -> results [ROWS][PANEL]
-template <class Word, int ROWS> INLINE void multiply(const Tile& tile, float* results) {
+template <class Word, int ROWS>
+INLINE void multiply(const Tile& tile, float* results) {
     Floats sums[ROWS][VECTORS];
-    UNROLL for (int row = 0; row < ROWS; ++row) UNROLL for (int v = 0; v < VECTORS; ++v) sums[row][v] = Floats{};
+    UNROLL for (int row = 0; row < ROWS; ++row) UNROLL for (int v = 0; v < VECTORS; ++v) sums[row][v] =
+        Floats{};
     const int words = tile.inputs / Word::PER_WORD;
     const int32_t* panel = (const int32_t*)tile.panel;
     const char* ahead = tile.ahead;
@@ -40,24 +42,29 @@ template <class Word, int ROWS> INLINE void multiply(const Tile& tile, float* re
             int32_t value;
             memcpy(&value, tile.operand + row * tile.stride + word * 4, 4);
             const Ints spread = all_words(value);
-            UNROLL for (int v = 0; v < VECTORS; ++v) sums[row][v] = Word::dot(sums[row][v], weights[v], spread);
+            UNROLL for (int v = 0; v < VECTORS; ++v) sums[row][v] =
+                Word::dot(sums[row][v], weights[v], spread);
         }
     }
-    UNROLL for (int row = 0; row < ROWS; ++row)
-        UNROLL for (int v = 0; v < VECTORS; ++v) store(results + row * PANEL + v * LANES, sums[row][v]);
+    UNROLL for (int row = 0; row < ROWS; ++row) UNROLL for (int v = 0; v < VECTORS; ++v)
+        store(results + row * PANEL + v * LANES, sums[row][v]);
 }
 
-template <int ROWS> INLINE void multiply_as(int32_t format, const Tile& tile, float* results) {
+template <int ROWS>
+INLINE void multiply_as(int32_t format, const Tile& tile, float* results) {
     if (format == FLOAT32) return multiply<Single, ROWS>(tile, results);
     multiply<Pair, ROWS>(tile, results);
 }
 
-template <int ROWS> inline void multiply_rows(int rows, int32_t format, const Tile& tile, float* results) {
+template <int ROWS>
+inline void multiply_rows(int rows, int32_t format, const Tile& tile, float* results) {
     if constexpr (ROWS == 1) {
         multiply_as<1>(format, tile, results);
     } else {
-        if (rows == ROWS) multiply_as<ROWS>(format, tile, results);
-        else multiply_rows<ROWS - 1>(rows, format, tile, results);
+        if (rows == ROWS)
+            multiply_as<ROWS>(format, tile, results);
+        else
+            multiply_rows<ROWS - 1>(rows, format, tile, results);
     }
 }
 
@@ -68,11 +75,13 @@ INLINE void finish(const Operation& op, float* tile, int panel, float* output, c
     const Weight& matrix = *op.matrix;
     float* row = tile;
     if (matrix.bias)
-        for (int i = 0; i < PANEL; i += LANES) store(row + i, load(row + i) + load(matrix.bias + panel * PANEL + i));
+        for (int i = 0; i < PANEL; i += LANES)
+            store(row + i, load(row + i) + load(matrix.bias + panel * PANEL + i));
     int column = panel * PANEL, count = PANEL;
     if (matrix.gated && op.gated) {  // what is open of the second half
         column = panel * (PANEL / 2), count = PANEL / 2;
-        for (int i = 0; i < count; i += LANES) store(row + i, apply(op.function, load(row + i)) * load(row + count + i));
+        for (int i = 0; i < count; i += LANES)
+            store(row + i, apply(op.function, load(row + i)) * load(row + count + i));
     } else if (matrix.gated) {  // both halves, apart from each other
         const int half = matrix.outputs / 2, start = panel * (PANEL / 2);
         memcpy(output + start, row, PANEL / 2 * sizeof(float));
@@ -82,7 +91,8 @@ INLINE void finish(const Operation& op, float* tile, int panel, float* output, c
         for (int i = 0; i < count; i += LANES) store(row + i, apply(op.function, load(row + i)));
     }
     if (output && op.add)
-        for (int i = 0; i < count; i += LANES) store(output + column + i, load(output + column + i) + load(row + i));
+        for (int i = 0; i < count; i += LANES)
+            store(output + column + i, load(output + column + i) + load(row + i));
     else if (output)
         memcpy(output + column, row, count * sizeof(float));
     if (operand) write_operand(operand + operand_bytes(op.format, column), row, count, op.format);

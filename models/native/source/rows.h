@@ -10,9 +10,12 @@ namespace TRIPTYCH_ISA {
 // Bytes of a row of an operand. INT8: the bytes, then of each group of inputs its scale and their sum.
 INLINE int64_t operand_bytes(int32_t format, int64_t width) {
     switch (format) {
-        case FLOAT32: return width * 4;
-        case BFLOAT16: return width * 2;
-        default: return width + width / GROUP * 8;
+        case FLOAT32:
+            return width * 4;
+        case BFLOAT16:
+            return width * 2;
+        default:
+            return width + width / GROUP * 8;
     }
 }
 
@@ -70,7 +73,8 @@ INLINE float total_of_squares(const float* row, int count, float centre) {
 }
 
 // (row - mean) / deviation * weight + bias, or the same without mean and bias. In place is allowed.
-inline void normalise(const float* row, float* to, int count, int32_t norm, float eps, const float* weight, const float* bias) {
+inline void normalise(const float* row, float* to, int count, int32_t norm, float eps, const float* weight,
+                      const float* bias) {
     if (norm == NO_NORM) {
         if (to != row) memcpy(to, row, count * sizeof(float));
         return;
@@ -95,22 +99,30 @@ inline void normalise(const float* row, float* to, int count, int32_t norm, floa
 
 INLINE Floats apply(int32_t function, Floats x) {
     switch (function) {
-        case GELU: return x * all(0.5f) * (all(1.0f) + erf(x * all(0.70710678f)));
+        case GELU:
+            return x * all(0.5f) * (all(1.0f) + erf(x * all(0.70710678f)));
         case GELU_TANH: {
             const Floats bent = (x + x * x * x * all(0.044715f)) * all(0.79788456f);
             return x * all(0.5f) * (all(1.0f) + tanh(bent));
         }
-        case GELU_SIGMOID: return x / (all(1.0f) + exp(-x * all(1.702f)));
-        case SILU: return x / (all(1.0f) + exp(-x));
-        case RELU: return larger(x, Floats{});
-        case RELU_SQUARED: return larger(x, Floats{}) * larger(x, Floats{});
-        case TANH: return tanh(x);
-        default: return x;
+        case GELU_SIGMOID:
+            return x / (all(1.0f) + exp(-x * all(1.702f)));
+        case SILU:
+            return x / (all(1.0f) + exp(-x));
+        case RELU:
+            return larger(x, Floats{});
+        case RELU_SQUARED:
+            return larger(x, Floats{}) * larger(x, Floats{});
+        case TANH:
+            return tanh(x);
+        default:
+            return x;
     }
 }
 
 // A row [padded], or two halves of it [2, padded], through the function, to a row or an operand.
-inline void activate(const Operation& op, const float* row, int padded, float* output, char* operand, float* scratch) {
+inline void activate(const Operation& op, const float* row, int padded, float* output, char* operand,
+                     float* scratch) {
     float* to = output ? output : scratch;
     for (int i = 0; i < padded; i += LANES) {
         Floats value = apply(op.function, load(row + i));
@@ -132,7 +144,8 @@ INLINE void rotate(float* head, const float* cosines, const float* sines, int si
 }
 
 // Clip, norm and rotation of `count` heads side by side, in place.
-inline void prepare_heads(float* row, int count, const Heads& heads, const float* weight, const float* bias, const float* cosines, const float* sines) {
+inline void prepare_heads(float* row, int count, const Heads& heads, const float* weight, const float* bias,
+                          const float* cosines, const float* sines) {
     const int size = heads.head_dim;
     if (heads.clip < __builtin_inff())
         for (int i = 0; i < count * size; ++i) {
@@ -142,26 +155,31 @@ inline void prepare_heads(float* row, int count, const Heads& heads, const float
     if (heads.norm != NO_NORM) {
         const int span = heads.norm_span == size ? size : count * size;  // one head, or all of them
         for (int i = 0; i < count * size; i += span)
-            normalise(row + i, row + i, span, heads.norm, heads.norm_eps, weight ? weight + i : nullptr, bias ? bias + i : nullptr);
+            normalise(row + i, row + i, span, heads.norm, heads.norm_eps, weight ? weight + i : nullptr,
+                      bias ? bias + i : nullptr);
     }
     if (heads.rotated)
         for (int head = 0; head < count; ++head) rotate(row + head * size, cosines, sines, heads.rotated);
 }
 
 // A key to its place `token` in a block [padded_dim / per word][BLOCK_TOKENS] words.
-template <class Word> INLINE void write_key(typename Word::Element* block, const float* head, int size, int token) {
+template <class Word>
+INLINE void write_key(typename Word::Element* block, const float* head, int size, int token) {
     for (int i = 0; i < size; ++i)
-        block[(i / Word::PER_WORD * BLOCK_TOKENS + token) * Word::PER_WORD + i % Word::PER_WORD] = Word::round(head[i]);
+        block[(i / Word::PER_WORD * BLOCK_TOKENS + token) * Word::PER_WORD + i % Word::PER_WORD] =
+            Word::round(head[i]);
 }
 
 // A value to its place in a block [BLOCK_TOKENS / per word][padded_dim] words.
-template <class Word> INLINE void write_value(typename Word::Element* block, const float* head, int size, int padded, int token) {
+template <class Word>
+INLINE void write_value(typename Word::Element* block, const float* head, int size, int padded, int token) {
     typename Word::Element* pairs = block + token / Word::PER_WORD * padded * Word::PER_WORD;
     for (int i = 0; i < size; ++i) pairs[i * Word::PER_WORD + token % Word::PER_WORD] = Word::round(head[i]);
 }
 
 // The places behind `token`: they are multiplied, by weights of zero, and must be numbers.
-template <class Word> INLINE void clear_values(typename Word::Element* block, int padded, int token) {
+template <class Word>
+INLINE void clear_values(typename Word::Element* block, int padded, int token) {
     for (int behind = token + 1; behind < BLOCK_TOKENS; ++behind) {
         typename Word::Element* pairs = block + behind / Word::PER_WORD * padded * Word::PER_WORD;
         for (int i = 0; i < padded; ++i) pairs[i * Word::PER_WORD + behind % Word::PER_WORD] = 0;
@@ -169,10 +187,13 @@ template <class Word> INLINE void clear_values(typename Word::Element* block, in
 }
 
 // Queries [kv_heads][tokens * group][padded_dim]: those that share keys lie together.
-template <class Word> INLINE void write_queries(typename Word::Element* to, const float* row, const Heads& heads, int64_t token, int64_t tokens) {
+template <class Word>
+INLINE void write_queries(typename Word::Element* to, const float* row, const Heads& heads, int64_t token,
+                          int64_t tokens) {
     const int group = heads.heads / heads.kv_heads, padded = heads.padded_dim;
     for (int head = 0; head < heads.heads; ++head, row += heads.head_dim) {
-        typename Word::Element* place = to + ((head / group * tokens + token) * group + head % group) * padded;
+        typename Word::Element* place =
+            to + ((head / group * tokens + token) * group + head % group) * padded;
         for (int i = 0; i < heads.head_dim; ++i) place[i] = Word::round(row[i]);
         for (int i = heads.head_dim; i < padded; ++i) place[i] = 0;
     }

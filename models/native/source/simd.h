@@ -1,7 +1,8 @@
 // Vectors of one instruction set, and what the kernels do with them.
 //
 // Everything that is multiplied is laid out in words of 32 bits: one float, a pair of bfloat16 or four bytes.
-// A vector holds LANES words. This header is compiled once for each instruction set, in a namespace of its own.
+// A vector holds LANES words. This header is compiled once for each instruction set, in a namespace of its
+// own.
 #pragma once
 #include <cstdint>
 #include <cstring>
@@ -26,7 +27,8 @@ using Ints = int32_t __attribute__((vector_size(LANES * 4)));
 #define INLINE inline __attribute__((always_inline))
 #define UNROLL _Pragma("GCC unroll 16")
 
-template <class To, class From> INLINE To bits(From value) {
+template <class To, class From>
+INLINE To bits(From value) {
     static_assert(sizeof(To) == sizeof(From));
     To result;
     memcpy(&result, &value, sizeof result);
@@ -126,8 +128,9 @@ INLINE void store_bf16(uint16_t* to, Floats vector) {
 // `low` in the lower halves of words, `high` in the upper ones, both rounded to the nearest.
 INLINE Ints join_bf16(Floats low, Floats high) {
 #if defined(__AVX512BF16__)
-    alignas(64) static constexpr uint16_t PAIRS[32] = {0,  16, 1,  17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
-                                                       8,  24, 9,  25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
+    alignas(64) static constexpr uint16_t PAIRS[32] = {0,  16, 1,  17, 2,  18, 3,  19, 4,  20, 5,
+                                                       21, 6,  22, 7,  23, 8,  24, 9,  25, 10, 26,
+                                                       11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
     const __m512bh both = _mm512_cvtne2ps_pbh(high, low);
     return (Ints)_mm512_permutexvar_epi16(_mm512_load_si512(PAIRS), (__m512i)both);
 #else
@@ -141,9 +144,11 @@ INLINE Ints join_bf16(Floats low, Floats high) {
 // ---- halves: IEEE's binary16, and bytes
 
 INLINE float from_half(uint16_t value) {
-    const uint32_t sign = (uint32_t)(value & 0x8000) << 16, exponent = value >> 10 & 31, digits = value & 0x3ff;
+    const uint32_t sign = (uint32_t)(value & 0x8000) << 16, exponent = value >> 10 & 31,
+                   digits = value & 0x3ff;
     if (exponent == 31) return bits<float>(sign | 0x7f800000 | digits << 13);
-    const float size = exponent ? bits<float>((exponent + 112) << 23 | digits << 13) : (float)digits * 0x1p-24f;
+    const float size =
+        exponent ? bits<float>((exponent + 112) << 23 | digits << 13) : (float)digits * 0x1p-24f;
     return bits<float>(sign | bits<uint32_t>(size));
 }
 
@@ -174,7 +179,9 @@ INLINE Ints byte_of(Ints words, int index) { return words >> (8 * index) & 255; 
 struct Single {
     using Element = float;
     static constexpr int PER_WORD = 1;
-    static INLINE Floats dot(Floats sum, Ints w, Ints x) { return fma(bits<Floats>(w), bits<Floats>(x), sum); }
+    static INLINE Floats dot(Floats sum, Ints w, Ints x) {
+        return fma(bits<Floats>(w), bits<Floats>(x), sum);
+    }
     static INLINE void write(float* to, Floats vector) { store(to, vector); }
     static INLINE float round(float value) { return value; }
     static INLINE float widen(float value) { return value; }
@@ -204,12 +211,12 @@ INLINE Ints dot_bytes(Ints sum, Ints w, Ints x) {
     return (Ints)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)w, (__m512i)x);
 #elif defined(__AVX2__)
     const __m256i low = _mm256_set1_epi16(255), wide = (__m256i)w, narrow = (__m256i)x;
-    __m256i even = _mm256_madd_epi16(_mm256_and_si256(wide, low), _mm256_srai_epi16(_mm256_slli_epi16(narrow, 8), 8));
+    __m256i even =
+        _mm256_madd_epi16(_mm256_and_si256(wide, low), _mm256_srai_epi16(_mm256_slli_epi16(narrow, 8), 8));
     __m256i odd = _mm256_madd_epi16(_mm256_srli_epi16(wide, 8), _mm256_srai_epi16(narrow, 8));
     return sum + (Ints)even + (Ints)odd;
 #else
-    for (int byte = 0; byte < 4; ++byte)
-        sum += (w >> (8 * byte) & 255) * (x << (24 - 8 * byte) >> 24);
+    for (int byte = 0; byte < 4; ++byte) sum += (w >> (8 * byte) & 255) * (x << (24 - 8 * byte) >> 24);
     return sum;
 #endif
 }
