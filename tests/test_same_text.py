@@ -1,8 +1,8 @@
 """The one law: a stream is a pure function of (weights, prompt ids, parameters, seed).
 
 One seeded request with temperature, in every company and cut in every way that the engine knows: the same
-tokens with the same log-probabilities, bit for bit. On the CPU's operations, in both of its precisions, for
-the shapes of GPT-2, T5 and Marian (random weights) and for SmolLM2 itself.
+tokens with the same log-probabilities, bit for bit. On a CPU, by PyTorch's operations and by our kernels, in
+both precisions, for the shapes of GPT-2, T5 and Marian (random weights) and for SmolLM2 itself.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from models.decoder import Decoder
 from models.errors import SourceUnreachable
 from models.families.registry import read
 from models.kv_cache import KVCache
-from models.layers.linear import prepack
 from models.loading import LoadedDecoder, load
 from models.positions import Learned
 from models.seq2seq import Seq2Seq
+from models.target import Target
 from models.weights.sources import SMOLLM2, resolve
 from server.execution.device import is_batch_invariant
 from server.execution.generation import DecoderRunner
@@ -59,13 +59,13 @@ GPT2 = DecoderConfig(
 )
 
 
-def random_gpt2(dtype: torch.dtype) -> tuple[Decoder, DecoderConfig]:
+def random_gpt2(target: Target) -> tuple[Decoder, DecoderConfig]:
     """As wide as the real one, three layers deep; embeddings large enough for some tokens to stand out."""
     torch.manual_seed(0)
-    decoder = Decoder(GPT2).eval().requires_grad_(False)
+    decoder = Decoder(GPT2).requires_grad_(False)
     for parameter in decoder.parameters():
-        parameter.data = torch.randn_like(parameter).mul_(0.04).to(dtype)
-    prepack(decoder)
+        parameter.data = torch.randn_like(parameter).mul_(0.04).to(target.dtype)
+    target.finish(decoder)
     return decoder, GPT2
 
 
@@ -97,32 +97,33 @@ MARIAN = {
 }
 
 
-def random_seq2seq(raw: dict[str, object], dtype: torch.dtype) -> tuple[Seq2Seq, DecoderConfig]:
+def random_seq2seq(raw: dict[str, object], target: Target) -> tuple[Seq2Seq, DecoderConfig]:
     """Of this config.json."""
     torch.manual_seed(0)
     _, config = read(raw)
     assert isinstance(config, Seq2SeqConfig)
-    model = Seq2Seq(config).eval().requires_grad_(False)
+    model = Seq2Seq(config).requires_grad_(False)
     for name, parameter in model.named_parameters():  # biases of distances large enough to turn attention
-        parameter.data = torch.randn_like(parameter).mul_(2.0 if ".bias.table" in name else 0.04).to(dtype)
-    prepack(model)
+        spread = 2.0 if ".bias.table" in name else 0.04
+        parameter.data = torch.randn_like(parameter).mul_(spread).to(target.dtype)
+    target.finish(model)
     return model, config.decoder
 
 
-def t5(dtype: torch.dtype) -> tuple[Seq2Seq, DecoderConfig]:
-    return random_seq2seq(T5, dtype)
+def t5(target: Target) -> tuple[Seq2Seq, DecoderConfig]:
+    return random_seq2seq(T5, target)
 
 
-def marian(dtype: torch.dtype) -> tuple[Seq2Seq, DecoderConfig]:
-    return random_seq2seq(MARIAN, dtype)
+def marian(target: Target) -> tuple[Seq2Seq, DecoderConfig]:
+    return random_seq2seq(MARIAN, target)
 
 
-def smollm2(dtype: torch.dtype) -> tuple[Decoder, DecoderConfig]:
+def smollm2(target: Target) -> tuple[Decoder, DecoderConfig]:
     try:
         path = resolve(SMOLLM2.name, cache=Settings().cache)
     except SourceUnreachable as error:
         pytest.skip(str(error))
-    loaded = load(path, device=CPU, dtype=dtype)
+    loaded = load(path, device=CPU, dtype=target.dtype, kernels=target.kernels)
     assert isinstance(loaded, LoadedDecoder)
     return loaded.decoder, loaded.config
 
@@ -132,6 +133,7 @@ class Model:
     decoder: Decoder | Seq2Seq
     config: DecoderConfig
     dtype: torch.dtype
+    for_kernels: bool
 
     def source(self, length: int, seed: int) -> tuple[int, ...]:
         """What an encoder reads, if there is one."""
@@ -171,26 +173,29 @@ class Model:
         ]
 
 
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+BUILDERS = {"gpt2": random_gpt2, "t5": t5, "marian": marian, "smollm2": smollm2}
 PARAMETERS = [
-    pytest.param((random_gpt2, torch.float32), id="gpt2-float32"),
-    pytest.param((random_gpt2, torch.bfloat16), id="gpt2-bfloat16"),
-    pytest.param((t5, torch.float32), id="t5-float32"),
-    pytest.param((t5, torch.bfloat16), id="t5-bfloat16"),
-    pytest.param((marian, torch.float32), id="marian-float32"),
-    pytest.param((marian, torch.bfloat16), id="marian-bfloat16"),
-    pytest.param((smollm2, torch.float32), id="smollm2-float32", marks=pytest.mark.defaults),
-    pytest.param((smollm2, torch.bfloat16), id="smollm2-bfloat16", marks=pytest.mark.defaults),
+    pytest.param(
+        (build, dtype, computing),
+        id=f"{name}-{precision}-{computing}",
+        marks=[pytest.mark.defaults] if build is smollm2 else [],
+    )
+    for name, build in BUILDERS.items()
+    for precision, dtype in DTYPES.items()
+    for computing in ("torch", "kernels")
 ]
 
 
 @pytest.fixture(scope="module", params=PARAMETERS)
 def model(request: pytest.FixtureRequest) -> Model:
     """Where the processor cannot promise the law, `/info` says so, and there is nothing to test."""
-    build, dtype = request.param
-    if not is_batch_invariant(CPU, dtype):
+    build, dtype, computing = request.param
+    kernels = request.getfixturevalue("kernels") if computing == "kernels" else None
+    if not is_batch_invariant(CPU, dtype, kernels=kernels):
         pytest.skip(f"not batch-invariant in {dtype} on this processor")
-    decoder, config = build(dtype)
-    return Model(decoder, config, dtype)
+    decoder, config = build(Target(device=CPU, dtype=dtype, packed=True, kernels=kernels))
+    return Model(decoder, config, dtype, for_kernels=kernels is not None)
 
 
 Said = list[tuple[int, float]]  # tokens and their log-probabilities
@@ -217,6 +222,7 @@ class Engine:
             block_size=BLOCK_SIZE,
             device=CPU,
             dtype=self.model.dtype,
+            for_kernels=self.model.for_kernels,
         )
         self.lane = GenerationLane(
             "m",
