@@ -84,7 +84,8 @@ INLINE Line fit(const Line& line, const float* values) {
 INLINE float squared_error(const Line& line, const float* values) {
     Floats errors{};
     for (int i = 0; i < GROUP; i += LANES) {
-        const Floats value = load(values + i), apart = line.steps(value) * all(line.scale) + all(line.least) - value;
+        const Floats value = load(values + i),
+                     apart = line.steps(value) * all(line.scale) + all(line.least) - value;
         errors += apart * apart;
     }
     return sum(errors);
@@ -116,7 +117,8 @@ INLINE void round_q4_1(const float* values, uint8_t* block) {
     float steps[GROUP];
     for (int i = 0; i < GROUP; i += LANES) store(steps + i, line.steps(load(values + i)));
     memcpy(block, halves, 4);
-    for (int i = 0; i < GROUP / 2; ++i) block[4 + i] = (uint8_t)((int)steps[i] | (int)steps[i + GROUP / 2] << 4);
+    for (int i = 0; i < GROUP / 2; ++i)
+        block[4 + i] = (uint8_t)((int)steps[i] | (int)steps[i + GROUP / 2] << 4);
 }
 
 // `format`: Q8_0 or Q4_1.
