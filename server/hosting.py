@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -12,6 +13,7 @@ from models.config import DecoderConfig
 from models.invariance import scores_of
 from models.kv_cache import KVCache
 from models.loading import LoadedDecoder, LoadedEncoder, LoadedSeq2Seq, load
+from models.native.attach import runs_apart
 from models.native.library import Library
 from models.native.quantise import Quantise
 from models.numerics import numerics
@@ -42,6 +44,8 @@ LIBRARIES = ("numpy", "tokenizers", "llguidance")  # that decide over a text, be
 # What of our own does, besides the models.
 DECIDING = ("execution", "text", "request.py", "engine/sources.py", "scheduling/beams.py")
 STEP_TOKENS = {"cpu": 256, "cuda": 2048}  # by default; a quarter of a second on a small CPU
+
+logger = logging.getLogger(__name__)
 
 Loaded = LoadedDecoder | LoadedEncoder | LoadedSeq2Seq
 
@@ -152,7 +156,7 @@ class Host:
         return Member(
             card=self._card(model, weights, {Task.GENERATE}, max_tokens=longest),
             lane=self._lane(model, cache),
-            runner=DecoderRunner(weights.decoder, cache, self.device),
+            runner=DecoderRunner(weights.decoder, cache, self.device, kernels=self.kernels),
             weights=weights,
         )
 
@@ -172,7 +176,7 @@ class Host:
         return Member(
             card=replace(card, source_tokens=source_tokens, start_token=weights.config.start),
             lane=self._lane(model, cache, sources=True),
-            runner=DecoderRunner(weights.model, cache, self.device),
+            runner=DecoderRunner(weights.model, cache, self.device, kernels=self.kernels),
         )
 
     def _admit_encoder(self, model: ModelSetup, weights: LoadedEncoder) -> Member:
@@ -228,13 +232,32 @@ class Host:
             parameters=weights.parameters,
             dtype=str(self.dtype).removeprefix("torch."),
             device=self.device.type,
-            kernels="torch" if self.kernels is None else self.kernels.name,
+            kernels=self._kernels_of(weights),
             quantization=None if self.quantise is None else self.quantise.value,
             fingerprint=combine(weights.fingerprint, self.computing),
-            batch_invariant=is_batch_invariant(
-                self.device, self.dtype, scores_of(weights.config), self.kernels, self.quantise
-            ),
+            batch_invariant=self._is_batch_invariant(weights),
         )
+
+    def _kernels_of(self, weights: Loaded) -> str:
+        """What computes, by name; said in the log where kernels do not do all of it."""
+        if self.kernels is None:
+            return "torch"
+        if not self._runs_apart(weights):
+            return self.kernels.name
+        attention = f"attention of {weights.config.architecture} in PyTorch"
+        logger.warning("our kernels have no operation for it: %s, slower than theirs", attention)
+        return f"{self.kernels.name}; {attention}"
+
+    def _is_batch_invariant(self, weights: Loaded) -> bool:
+        scores = scores_of(weights.config)
+        ours = is_batch_invariant(self.device, self.dtype, scores, self.kernels, self.quantise)
+        if not self._runs_apart(weights):
+            return ours
+        return ours and is_batch_invariant(self.device, torch.float32, scores)
+
+    def _runs_apart(self, weights: Loaded) -> bool:
+        """Whether PyTorch computes its attention, and kernels the rest."""
+        return self.kernels is not None and isinstance(weights, LoadedEncoder) and runs_apart(weights.encoder)
 
 
 def _path(text: str | None) -> Path | None:

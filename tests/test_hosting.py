@@ -7,8 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
 
+from models.loading import load
+from models.native.library import Library
 from server import hosting
+from server.engine.messages import ModelSetup
+from tests.models import encoder_configs
 
 CPU = torch.device("cpu")
 
@@ -39,3 +44,27 @@ def test_the_fingerprint_follows_our_own_code_that_decides_over_a_text() -> None
     here = Path(hosting.__file__).parent
     assert all((here / source).exists() for source in hosting.DECIDING)
     assert {"execution", "text", "engine/sources.py", "scheduling/beams.py"} <= set(hosting.DECIDING)
+
+
+@pytest.mark.parametrize("family", ["deberta-v2, as v3", "bert, plain"])
+def test_attention_that_kernels_do_not_know_is_named(
+    family: str, kernels: Library, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = encoder_configs.CONFIGS[family]()
+    transformers.AutoModelForMaskedLM.from_config(config).save_pretrained(tmp_path)
+    host = hosting.Host(
+        CPU,
+        torch.float32,
+        kv_memory=0,
+        step_tokens=16,
+        max_sequences=1,
+        speculation=False,
+        computing="",
+        kernels=kernels,
+        quantise=None,
+    )
+    loaded = load(tmp_path, device=CPU, dtype=torch.float32, kernels=kernels)
+    card = host.admit(ModelSetup(name="m", path="", source=""), loaded).card
+    named = "attention of deberta-v2 in PyTorch"
+    assert (named in card.kernels) == (named in caplog.text) == family.startswith("deberta")
+    assert card.kernels.startswith(kernels.name)
