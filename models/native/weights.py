@@ -90,13 +90,16 @@ class Matrix:
         program.rows(read, len(rows))[:, : self.inputs] = rows
         products = torch.empty(len(rows), written.width)
         program.run(Run(tokens=len(rows)), results={written: products})
-        return products[:, : self.outputs]
+        if not self.gated:
+            return products[:, : self.outputs]
+        return products.view(len(rows), 2, -1)[..., : self.outputs // 2].flatten(1)
 
     @cached_property
     def _alone(self) -> tuple[Program, Buffer, Buffer]:
         """A program of one product, with its input and output."""
         program = Program(self._library)
-        read, written = program.floats(self.inputs), program.floats(self.outputs)
+        width = 2 * padded(self.outputs // 2) if self.gated else self.outputs  # halves lie apart
+        read, written = program.floats(self.inputs), program.floats(width)
         operand = program.operand(self.inputs, self._operand)
         program.add(Kind.NORMALISE, "operand", input=read, operand=operand, width=self.inputs, private=True)
         program.add(
@@ -104,7 +107,7 @@ class Matrix:
             "product",
             input=operand,
             output=written,
-            width=self.outputs,
+            width=width,
             matrix=self.weight,
             private=True,
         )

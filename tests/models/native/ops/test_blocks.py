@@ -1,0 +1,160 @@
+"""Products with matrices in the blocks of GGUF files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from gguf.constants import GGMLQuantizationType as Type
+from gguf.quants import dequantize, quantize
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.nn.functional import pad
+
+from models.native.library import Library
+from models.native.structures import Format
+from models.native.weights import Matrix
+from models.weights.blocks import KEPT, Blocks
+from tests.models.native.ops.operations import random
+
+OPERANDS = (Format.FLOAT32, Format.BFLOAT16)
+COUNTS = (1, 2, 3, 4, 5, 8, 9, 17, 31, 70, 129, 300)
+
+
+@pytest.fixture
+def threads(library: Library) -> Iterator[list[int]]:
+    """How many to try, and two again for others."""
+    yield [1, 2, 3]
+    library.start(library.name, 2)
+
+
+def blocks_of(kind: Type, outputs: int, inputs: int) -> Blocks:
+    """Random ones; of Q4_K, which the `gguf` package does not write, random bytes with small scales."""
+    if kind is not Type.Q4_K:
+        raw = quantize(random(outputs, inputs, seed=1).numpy() / inputs**0.5, kind)
+        return Blocks(kind=kind, raw=torch.from_numpy(raw))
+    draw = torch.Generator().manual_seed(1)
+    nested = torch.randint(0, 256, (outputs, inputs // 256, 144), dtype=torch.uint8, generator=draw)
+    halves = (torch.rand(outputs, inputs // 256, 2, generator=draw) / 500).half()
+    nested[..., :4] = halves.view(torch.uint8)
+    return Blocks(kind=kind, raw=nested.flatten(1))
+
+
+def numbers_of(blocks: Blocks) -> Tensor:
+    """What they stand for, as the `gguf` package has it."""
+    return torch.from_numpy(dequantize(blocks.raw.numpy(), blocks.kind).copy())
+
+
+def rounded_to_bytes(rows: Tensor) -> Tensor:
+    """Rows [T, inputs] as operands of eight bits hold them, a scale for 32: float64."""
+    groups = rows.view(len(rows), -1, 32)
+    peaks = groups.abs().amax(-1, keepdim=True)
+    steps = (groups * (torch.full_like(peaks, 127) / peaks)).round()
+    rounded: Tensor = (steps.double() * (peaks / 127).double()).flatten(1)
+    return rounded
+
+
+@given(
+    kind=st.sampled_from(KEPT),
+    half=st.integers(1, 70),
+    size=st.integers(1, 6),
+    tokens=st.sampled_from((1, 2, 3, 8, 9, 33, 150)),
+    operand=st.sampled_from(OPERANDS),
+    gated=st.booleans(),
+    biased=st.booleans(),
+)
+@settings(max_examples=60, deadline=None)
+def test_blocks_give_the_bits_of_the_matrix_that_they_stand_for(
+    library: Library,
+    kind: Type,
+    half: int,
+    size: int,
+    tokens: int,
+    operand: Format,
+    gated: bool,
+    biased: bool,
+) -> None:
+    inputs = size * (256 if kind is Type.Q4_K else 32)
+    blocks = blocks_of(kind, 2 * half, inputs)
+    bias = random(2 * half, seed=2) if biased else None
+    kept = Matrix(library, blocks, bias, Format[kind.name], operand=operand, gated=gated)
+    opened = Matrix(library, numbers_of(blocks), bias, operand, gated=gated)
+    rows = random(tokens, inputs)
+    assert torch.equal(kept(rows), opened(rows))
+
+
+@pytest.mark.parametrize("kind", KEPT)
+@pytest.mark.parametrize("operand", OPERANDS)
+def test_rows_of_blocks_are_looked_up_as_products_see_them(
+    library: Library, kind: Type, operand: Format
+) -> None:
+    blocks = blocks_of(kind, 70, 512)
+    kept = Matrix(library, blocks, None, Format[kind.name], operand=operand)
+    opened = Matrix(library, numbers_of(blocks), None, operand)
+    indices = torch.tensor([69, 0, 31, 32, 5, 5])
+    assert torch.equal(kept.rows(indices), opened.rows(indices))
+
+
+@given(
+    kind=st.sampled_from(KEPT),
+    outputs=st.integers(1, 130),
+    size=st.integers(1, 6),
+    tokens=st.sampled_from(COUNTS),
+)
+@settings(max_examples=40, deadline=None)
+def test_rows_of_bytes_and_blocks_multiply_exactly_but_for_the_sum_of_floats(
+    library: Library, kind: Type, outputs: int, size: int, tokens: int
+) -> None:
+    inputs = size * (256 if kind is Type.Q4_K else 32)
+    blocks = blocks_of(kind, outputs, inputs)
+    rows = random(tokens, inputs) * torch.logspace(-2, 2, tokens)[:, None]
+    matrix = Matrix(library, blocks, None, Format[kind.name], operand=Format.INT8)
+    exact = rounded_to_bytes(rows)
+    expected = exact @ numbers_of(blocks).double().T
+    magnitude = exact.abs() @ numbers_of(blocks).double().abs().T  # what rounding of sums is in proportion to
+    assert ((matrix(rows) - expected).abs() <= 1e-6 * magnitude + 1e-12).all()
+
+
+@pytest.mark.parametrize("kind", KEPT)
+@pytest.mark.parametrize("operand", [*OPERANDS, Format.INT8])
+def test_a_row_has_the_same_bits_alone_and_in_any_company(
+    library: Library, kind: Type, operand: Format, threads: list[int]
+) -> None:
+    matrix = Matrix(library, blocks_of(kind, 352, 256), None, Format[kind.name], operand=operand)
+    rows = random(300, 256)
+    expected = matrix(rows)
+    for number in threads:
+        library.start(library.name, number)
+        for count in COUNTS:
+            assert torch.equal(matrix(rows[-count:]), expected[-count:]), (number, count)
+
+
+@pytest.mark.parametrize("width", [32, 45, 96])
+@pytest.mark.parametrize(("format_", "steps"), [(Format.Q8_0, 127), (Format.Q4_1, 7.5)])
+def test_weights_are_rounded_by_half_a_step_of_their_block(
+    library: Library, width: int, format_: Format, steps: float
+) -> None:
+    weight = random(70, width, seed=1)
+    matrix = Matrix(library, weight, None, format_, operand=Format.FLOAT32)
+    padded, error = (
+        pad(each, (0, -width % 32)).view(70, -1, 32)
+        for each in (weight, matrix.rows(torch.arange(70)) - weight)
+    )
+    reach = padded.abs().amax(-1) if format_ is Format.Q8_0 else (padded.amax(-1) - padded.amin(-1)) / 2
+    mean = (error.square().mean(-1).sqrt() / (reach / steps)).mean()
+    assert mean < 0.3  # 0.29 steps where all errors up to half a step are as frequent
+
+
+def test_four_bits_are_no_worse_than_llama_cpp_makes_them(library: Library) -> None:
+    weight = random(96, 256, seed=1)
+    theirs = numbers_of(Blocks(kind=Type.Q4_1, raw=torch.from_numpy(quantize(weight.numpy(), Type.Q4_1))))
+    ours = Matrix(library, weight, None, Format.Q4_1, operand=Format.FLOAT32).rows(torch.arange(96))
+    assert (ours - weight).square().mean() < 0.9 * (theirs - weight).square().mean()
+
+
+def test_what_was_four_bits_already_is_not_rounded_again(library: Library) -> None:
+    weight = numbers_of(blocks_of(Type.Q4_1, 64, 256))
+    again = Matrix(library, weight, None, Format.Q4_1, operand=Format.FLOAT32).rows(torch.arange(64))
+    assert (again == weight).float().mean() > 0.99
