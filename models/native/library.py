@@ -36,6 +36,7 @@ class Library:
         self.free = self._typed("free", None, c_void_p)
         self.quiesce = self._typed("quiesce", None)
         self.peak = self._typed("peak", c_int64, c_int32, c_int64, c_void_p)
+        self.survey = self._typed("survey", None, c_void_p)
         self.profile: Profile | None = None  # where the times of operations are kept, while anybody asks
         self.memory = Arena()  # for matrices
         self.name = ""

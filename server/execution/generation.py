@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from models.decoder import Decoder
 from models.kv_cache import KVCache
 from models.layers.lora import Mixing
+from models.native.library import Library
 from server.execution.beams import continue_beams
 from server.execution.inputs import DecoderInputs, Readout, read_out
 from server.execution.passes import DecoderPass, EncoderDecoder, EncoderDecoderPass, Pass
-from server.execution.sampling import Drawn, Row, sample
+from server.execution.sampling import TORCH, Drawn, NativeSurveyor, Row, Surveyor, sample
 from server.execution.scores import score
 from server.scheduling.plan import Continuation, DecodeStep, Results, Sampled, Scored, Step
 
@@ -33,7 +35,15 @@ class Matcher(Protocol):
 class DecoderRunner:
     """A decoder, or an encoder-decoder, and the cache that its sequences' block numbers stand for."""
 
-    def __init__(self, model: Decoder | EncoderDecoder, cache: KVCache, device: torch.device) -> None:
+    def __init__(
+        self,
+        model: Decoder | EncoderDecoder,
+        cache: KVCache,
+        device: torch.device,
+        *,
+        kernels: Library | None = None,
+    ) -> None:
+        """`kernels`: those that look at logits; None: PyTorch does."""
         self._pass: Pass = (
             DecoderPass(model, cache)
             if isinstance(model, Decoder)
@@ -41,6 +51,7 @@ class DecoderRunner:
         )
         self._cache = cache
         self._device = device
+        self._surveyor: Surveyor = TORCH if kernels is None else NativeSurveyor(kernels)
         self._matchers = dict[int, Matcher]()
 
     def constrain(self, id_: int, matcher: Matcher) -> None:
@@ -69,7 +80,8 @@ class DecoderRunner:
         if not readouts:
             return {}
         rows = [row for one in readouts for row in self._rows(one)]
-        drawn = iter(sample(self._logits(hidden, [(one, one.sampled) for one in readouts]), rows))
+        logits = self._logits(hidden, [(one, one.sampled) for one in readouts])
+        drawn = iter(sample(logits, rows, self._surveyor))
         return {
             one.piece.sequence.id: self._accept(one, [next(drawn) for _ in one.sampled]) for one in readouts
         }
@@ -121,7 +133,8 @@ class DecoderRunner:
         for first in range(0, len(readout.prompt), SCORED_ROWS):
             some = slice(first, first + SCORED_ROWS)
             logits = self._logits(hidden, [(readout, readout.prompt[some])])
-            scored += score(logits, readout.scored[some], alternatives)
+            tokens = np.array(readout.scored[some], dtype=np.int64)
+            scored += score(logits, tokens, self._surveyor.peaks(logits), [alternatives] * len(tokens))
         return tuple(scored)
 
     def _logits(self, hidden: Tensor, wanted: Sequence[tuple[Readout, range]]) -> Tensor:

@@ -7,6 +7,7 @@ differences come to. So a row takes two numbers, and nothing as long as the voca
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -21,6 +22,19 @@ SPREAD = 4  # blocks for each leader that is wanted: the more, the fewer others 
 Tokens = NDArray[np.int64]
 Values = NDArray[np.float64]
 Row = NDArray[np.float32]
+
+
+class Peaks(NamedTuple):
+    """Two numbers of each row."""
+
+    best: Tokens  # [rows] the token of the largest logit: of equals the first, of NaN the first
+    masses: Values  # [rows] log(sum(exp(logit - largest logit))); NaN where a row has no softmax
+
+
+def peaks(logits: Tensor) -> Peaks:
+    """Of logits [rows, vocabulary], float32; each row's depend on it alone."""
+    best = largest(logits)
+    return Peaks(best, log_masses(logits, best))
 
 
 def largest(logits: Tensor) -> Tokens:
@@ -48,18 +62,12 @@ def log_masses(logits: Tensor, best: Tokens) -> Values:
     return masses
 
 
-def score(logits: Tensor, tokens: Sequence[int], alternatives: int) -> list[Scored]:
-    """The scores of `tokens`, one for each row of `logits` [rows, vocabulary], float32."""
-    best = largest(logits)
-    return scored(
-        logits, np.array(tokens, dtype=np.int64), best, log_masses(logits, best), [alternatives] * len(tokens)
-    )
+def score(logits: Tensor, tokens: Tokens, found: Peaks, alternatives: Sequence[int]) -> list[Scored]:
+    """Of one of `tokens` for each row of `logits` [rows, vocabulary], float32, with so many alternatives.
 
-
-def scored(
-    logits: Tensor, tokens: Tokens, best: Tokens, masses: Values, alternatives: Sequence[int]
-) -> list[Scored]:
-    """One of `tokens` for each row of `logits`, and so many alternatives: see `largest` and `log_masses`."""
+    `found` are the rows' peaks.
+    """
+    best, masses = found
     pairs = torch.from_numpy(np.array((tokens, best)).T).to(logits.device)
     own, peak = logits.gather(1, pairs).numpy(force=True).astype(np.float64).T
     with np.errstate(invalid="ignore"):  # of a row that has no softmax, not a number

@@ -10,9 +10,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from server.execution.scores import largest, leaders, log_masses, most_probable, score
+from server.execution import scores
+from server.execution.scores import largest, leaders, log_masses, most_probable, peaks
+from server.scheduling.plan import Scored
 
 VOCABULARIES = (1, 7, 1000, 30522, 49152, 50257)
+
+
+def score(logits: torch.Tensor, tokens: list[int], alternatives: int) -> list[Scored]:
+    return scores.score(logits, np.array(tokens), peaks(logits), [alternatives] * len(tokens))
 
 
 def rows(count: int, vocabulary: int, seed: int = 0) -> torch.Tensor:

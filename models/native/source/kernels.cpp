@@ -4,6 +4,7 @@
 #include "attention.h"
 #include "packing.h"
 #include "peak.h"
+#include "scores.h"
 
 namespace TRIPTYCH_ISA {
 namespace {
@@ -144,6 +145,6 @@ int64_t bytes_of_operand(int32_t format, int64_t width) { return operand_bytes(f
 
 const Kernels* JOIN(kernels_, TRIPTYCH_ISA)() {
     using namespace TRIPTYCH_ISA;
-    static const Kernels kernels{TEXT(TRIPTYCH_ISA), TILE_ROWS, bytes_of_operand, rows, product, part, pack, unpack, multiply_as_fast_as_possible};
+    static const Kernels kernels{TEXT(TRIPTYCH_ISA), TILE_ROWS, bytes_of_operand, rows, product, part, pack, unpack, multiply_as_fast_as_possible, survey_row};
     return &kernels;
 }

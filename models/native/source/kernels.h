@@ -1,6 +1,7 @@
 // What one instruction set can do. `kernels.cpp` is compiled once for each, and gives one of these.
 #pragma once
 #include "plan.h"
+#include "survey.h"
 
 constexpr int PRIVATE_ROWS = 4;  // up to so many, a thread makes an operand by itself rather than wait for others
 
@@ -25,6 +26,8 @@ struct Kernels {
     void (*unpack)(const Weight&, int index, float* row);
     // Products of registers, so many rounds of them: how many multiplications and additions that was.
     int64_t (*peak)(int32_t format, int64_t rounds, float* sink);
+    // Row `number` of those that are asked about.
+    void (*survey)(const Survey&, int number);
 };
 
 constexpr int64_t SCRATCH_BYTES = 64 * 1024;

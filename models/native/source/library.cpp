@@ -1,6 +1,7 @@
 // The functions that Python calls.
 #include <pthread.h>
 
+#include <atomic>
 #include <cstring>
 #include <memory>
 #include <mutex>
@@ -31,6 +32,17 @@ const Kernels* kernels_named(const char* name) {
     return any || !strcmp(name, "plain") ? kernels_plain() : nullptr;
 }
 
+struct Surveying {
+    const Kernels& kernels;
+    const Survey& survey;
+    std::atomic<int> next{0};
+
+    void take_rows() {
+        for (int row; (row = next.fetch_add(1, std::memory_order_relaxed)) < survey.rows;)
+            kernels.survey(survey, row);
+    }
+};
+
 // One program runs at a time, on threads that start with the first.
 class Stage {
   public:
@@ -40,6 +52,15 @@ class Stage {
         std::lock_guard lock(mutex_);
         if (!pool_) pool_ = std::make_unique<Pool>(threads_);
         program.run(*pool_, run);
+    }
+    // Rows are taken one at a time. A single one wakes nobody.
+    void survey(const Kernels& kernels, const Survey& survey) {
+        std::lock_guard lock(mutex_);
+        Surveying work{kernels, survey};
+        if (survey.rows < 2) return work.take_rows();
+        if (!pool_) pool_ = std::make_unique<Pool>(threads_);
+        pool_->run([](void* context, const Pool::Turn&) { ((Surveying*)context)->take_rows(); }, &work);
+        pool_->quiesce();  // whoever has a row still finishes it, and nobody looks at `work` any more
     }
     void resize(int threads) {
         std::lock_guard lock(mutex_);
@@ -102,6 +123,8 @@ void triptych_unpack(const Weight* weight, const int64_t* indices, int count, fl
 int64_t triptych_peak(int32_t format, int64_t rounds, float* sink) {
     return kernels->peak(format, rounds, sink);
 }
+
+void triptych_survey(const Survey* survey) { stage->survey(*kernels, *survey); }
 
 void* triptych_program(const Operation* operations, int count) {
     return new Program(*kernels, operations, count);

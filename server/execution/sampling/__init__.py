@@ -23,5 +23,6 @@ id. Only row-wise operations are used, whose bits do not depend on the other row
 
 from server.execution.sampling.row import Drawn, Row
 from server.execution.sampling.sampler import adjust, adjusts, sample
+from server.execution.sampling.surveys import TORCH, NativeSurveyor, Surveyor
 
-__all__ = ["Drawn", "Row", "adjust", "adjusts", "sample"]
+__all__ = ["TORCH", "Drawn", "NativeSurveyor", "Row", "Surveyor", "adjust", "adjusts", "sample"]

@@ -7,25 +7,25 @@ from numpy.typing import NDArray
 
 from server.execution.sampling.candidates import Candidates
 from server.execution.sampling.whole import Whole
-from server.execution.scores import Tokens, leaders
+from server.execution.scores import Tokens
 
 CANDIDATES = 256
 
 
 def top(whole: Whole) -> Candidates:
-    """At least the `CANDIDATES` most probable tokens of the row; all possible ones, if there are fewer."""
-    tokens = leaders(whole.scores, CANDIDATES)
-    return _listed(whole, tokens, complete=len(tokens) < CANDIDATES)
+    """The row's leaders, at least `CANDIDATES` of them; all possible tokens, if there are fewer."""
+    return _listed(whole, whole.leaders, complete=len(whole.leaders) < CANDIDATES)
 
 
 def everything(whole: Whole) -> Candidates:
     """All possible tokens of the row: the exact way, needed where the distribution is flat."""
-    possible = np.count_nonzero(whole.scores > -np.inf)
-    return _listed(whole, falling(whole.scores)[:possible], complete=True)
+    scores = whole.scores
+    possible = np.count_nonzero(scores > -np.inf)
+    return _listed(whole, falling(scores)[:possible], complete=True)
 
 
 def _listed(whole: Whole, tokens: Tokens, *, complete: bool) -> Candidates:
-    logits = whole.scores[tokens].astype(np.float64)
+    logits = whole.logits(tokens)
     weights = np.exp(whole.logprobs(logits))
     return Candidates(tokens=tokens, logits=logits, weights=weights, mass=1.0, complete=complete, whole=whole)
 

@@ -11,14 +11,15 @@ import torch
 from torch import Tensor
 
 from server.execution.randomness import uniform
+from server.execution.sampling import ranking
 from server.execution.sampling.bans import restrict, restricts
 from server.execution.sampling.candidates import Candidates, Undecided
 from server.execution.sampling.mirostat import first_bound, next_bound, within_bound
-from server.execution.sampling.ranking import everything, top
 from server.execution.sampling.row import Drawn, Row
-from server.execution.sampling.stages import asked, change_row, follow, split
+from server.execution.sampling.stages import asked, change_row, follow, row_divisor, split
+from server.execution.sampling.surveys import TORCH, Surveyor
 from server.execution.sampling.whole import Whole
-from server.execution.scores import Tokens, Values, largest, log_masses, scored
+from server.execution.scores import largest, score
 from server.request import Stage
 
 
@@ -27,7 +28,7 @@ class Choice(NamedTuple):
     surprise: float | None  # mirostat's bound for the next one
 
 
-def sample(logits: Tensor, rows: Seq[Row]) -> list[Drawn]:
+def sample(logits: Tensor, rows: Seq[Row], surveyor: Surveyor = TORCH) -> list[Drawn]:
     """Choose a token for each row of `logits` [rows, vocabulary], float32, which are left alone.
 
     A result depends on its own row only: the same sequence may be there several times, one token further each
@@ -35,16 +36,15 @@ def sample(logits: Tensor, rows: Seq[Row]) -> list[Drawn]:
     that ask for nothing else cost an argmax. A row without any finite logit, which no parameter can bring
     about, yields what argmax does.
     """
-    best = largest(logits)
-    masses = log_masses(logits, best)
+    found = surveyor.peaks(logits)
     surprises = [row.surprise for row in rows]
-    tokens = best.copy()
+    tokens = found.best.copy()
     for i, row in enumerate(rows):
         if row.sampling.greedy and adjusts(row):
             tokens[i] = _adjusted_best(logits[i], row)
-    for i, choice in _draw_each(logits, best, masses, rows):
+    for i, choice in _draw_each(logits, rows, surveyor):
         tokens[i], surprises[i] = choice
-    chosen = scored(logits, tokens, best, masses, [row.alternatives for row in rows])
+    chosen = score(logits, tokens, found, [row.alternatives for row in rows])
     return [Drawn(*each) for each in zip(chosen, surprises, strict=True)]
 
 
@@ -61,31 +61,33 @@ def adjust(scores: Tensor, row: Row) -> None:
 def _adjusted_best(logits: Tensor, row: Row) -> int:
     scores = logits.clone()
     adjust(scores, row)
-    return int(scores.argmax())
+    return int(largest(scores[None])[0])
 
 
-def _draw_each(logits: Tensor, best: Tokens, masses: Values, rows: Seq[Row]) -> Iterator[tuple[int, Choice]]:
+def _draw_each(logits: Tensor, rows: Seq[Row], surveyor: Surveyor) -> Iterator[tuple[int, Choice]]:
     """(index, choice) of the rows that are not greedy.
 
     One kind of work is done for all of them before the next: a processor that has it in its caches is twice
     as fast.
     """
-    places = [i for i, row in enumerate(rows) if not row.sampling.greedy]
-    if not places:
-        return
-    plans = {i: split(asked(rows[i].sampling)) for i in places}
-    wholes = Whole.each(logits, best, masses)
-    changed = [i for i in places if plans[i][0] or restricts(rows[i])]
+    plans = {i: split(asked(row.sampling)) for i, row in enumerate(rows) if not row.sampling.greedy}
+    divided = {i: row_divisor(rows[i], plan[0]) for i, plan in plans.items()}
+    wholes = dict[int, Whole]()
+    direct = {i: by for i, by in divided.items() if by is not None}
+    if direct:
+        found = surveyor.wholes(logits, [*direct], [*direct.values()], ranking.CANDIDATES)
+        wholes.update(zip(direct, found, strict=True))
+    changed = [i for i, by in divided.items() if by is None]
     if changed:
         scores = logits.index_select(0, torch.tensor(changed, device=logits.device))  # a copy
         for one, i in zip(scores, changed, strict=True):
             _change(one, rows[i], plans[i][0])
-        anew = largest(scores)
-        for i, whole in zip(changed, Whole.each(scores, anew, log_masses(scores, anew)), strict=True):
-            wholes[i] = whole
-    lists = {i: top(wholes[i]) for i in places if wholes[i].possible}
-    for i in places:
-        yield i, _draw(lists.get(i), wholes[i], rows[i], plans[i][1])
+        places = range(len(changed))
+        found = surveyor.wholes(scores, places, [1.0] * len(changed), ranking.CANDIDATES)
+        wholes.update(zip(changed, found, strict=True))
+    lists = {i: ranking.top(wholes[i]) for i in plans if wholes[i].possible}
+    for i, (_, narrowing) in plans.items():
+        yield i, _draw(lists.get(i), wholes[i], rows[i], narrowing)
 
 
 def _draw(candidates: Candidates | None, whole: Whole, row: Row, stages: Seq[Stage]) -> Choice:
@@ -93,7 +95,7 @@ def _draw(candidates: Candidates | None, whole: Whole, row: Row, stages: Seq[Sta
         return Choice(whole.best, row.surprise)
     with suppress(Undecided):
         return _choose(follow(candidates, row, stages), row)
-    return _choose(follow(everything(whole), row, stages), row)
+    return _choose(follow(ranking.everything(whole), row, stages), row)
 
 
 def _change(scores: Tensor, row: Row, stages: Seq[Stage]) -> None:

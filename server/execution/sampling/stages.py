@@ -12,6 +12,7 @@ from itertools import takewhile
 from torch import Tensor
 
 from server.execution.sampling import truncation
+from server.execution.sampling.bans import restricts
 from server.execution.sampling.candidates import Candidates
 from server.execution.sampling.dry import dry_penalty
 from server.execution.sampling.penalties import penalty
@@ -65,6 +66,15 @@ def split(stages: Sequence[Stage]) -> tuple[Sequence[Stage], Sequence[Stage]]:
     """Those before the first that narrows, and the others."""
     first = sum(1 for _ in takewhile(CHANGES.__contains__, stages))
     return stages[:first], stages[first:]
+
+
+def row_divisor(row: Row, changes: Sequence[Stage]) -> float | None:
+    """What its logits are divided by, where that is all that bans and `changes` do to them; else None."""
+    if restricts(row) or len(changes) > 1 or row.sampling.dynatemp_range > 0.0:
+        return None
+    if not changes:
+        return 1.0
+    return temperature(row.sampling, lambda: 1.0) if changes[0] is Stage.TEMPERATURE else None
 
 
 def change_row(scores: Tensor, row: Row, stage: Stage) -> None:

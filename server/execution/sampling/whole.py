@@ -9,28 +9,38 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from server.execution.scores import Tokens, Values, largest, log_masses
+from server.execution.scores import Tokens, Values, peaks
+
+NOBODY: Tokens = np.empty(0, np.int64)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Whole:
-    """A row before anything has narrowed it: [vocabulary], float32; minus infinity is banned."""
+    """A row before anything has narrowed it: [vocabulary], float32; minus infinity is banned.
 
-    scores: NDArray[np.float32]
+    Its scores are the `undivided` ones over the `divisor`. They are seldom needed all, so they are not
+    written down before.
+    """
+
+    undivided: NDArray[np.float32]
     best: int  # the token of the largest
-    log_mass: float  # see `log_masses`
-
-    @classmethod
-    def each(cls, scores: Tensor, best: Tokens, log_masses: Values) -> list[Whole]:
-        """Of each row, [rows, vocabulary] float32."""
-        rows = scores.numpy(force=True)
-        return [cls(*each) for each in zip(rows, best.tolist(), log_masses.tolist(), strict=True)]
+    log_mass: float  # see `Peaks`
+    leaders: Tokens  # the most probable tokens, in their order, if any are asked for
+    divisor: float = 1.0
 
     @classmethod
     def of(cls, scores: Tensor) -> Whole:
-        """Of one row, [vocabulary] float32."""
-        best = largest(scores[None])
-        return cls.each(scores[None], best, log_masses(scores[None], best))[0]
+        """Of one row, [vocabulary] float32; its leaders are not looked for."""
+        found = peaks(scores[None])
+        return cls(scores.numpy(force=True), int(found.best[0]), float(found.masses[0]), NOBODY)
+
+    @property
+    def scores(self) -> NDArray[np.float32]:
+        return self.undivided if self.divisor == 1.0 else self.undivided / np.float32(self.divisor)
+
+    def logits(self, tokens: Tokens) -> Values:
+        """Of `tokens` [n]."""
+        return (self.undivided[tokens] / np.float32(self.divisor)).astype(np.float64)
 
     @property
     def possible(self) -> bool:
@@ -39,7 +49,7 @@ class Whole:
 
     def logprobs(self, logits: Values) -> Values:
         """Of tokens with these of the row's logits, [n]."""
-        logprobs: Values = (logits - float(self.scores[self.best])) - self.log_mass
+        logprobs: Values = (logits - self._peak) - self.log_mass
         return logprobs
 
     def entropy(self) -> float:
@@ -54,9 +64,14 @@ class Whole:
         """The standard deviation of the logits."""
         return deviation(self._finite())
 
+    @property
+    def _peak(self) -> float:
+        return float(self.undivided[self.best] / np.float32(self.divisor))
+
     def _finite(self) -> Values:
-        finite = self.scores > -np.inf
-        return (self.scores if finite.all() else self.scores[finite]).astype(np.float64)
+        scores = self.scores
+        finite = scores > -np.inf
+        return (scores if finite.all() else scores[finite]).astype(np.float64)
 
 
 def entropy(logprobs: Values) -> float:

@@ -10,7 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from server.execution.sampling import Drawn, Row, ranking, sample
+from models.native.library import Library
+from server.execution.sampling import TORCH, Drawn, NativeSurveyor, Row, Surveyor, ranking, sample
 from server.request import Dry, Mirostat, Sampling, Stage
 
 VOCABULARY = 700
@@ -36,6 +37,11 @@ KINDS = (
 )
 
 
+@pytest.fixture(scope="module", params=["torch", "native"])
+def surveyor(request: pytest.FixtureRequest) -> Surveyor:
+    return TORCH if request.param == "torch" else NativeSurveyor(request.getfixturevalue("kernels"))
+
+
 def batch(seed: int, spread: float) -> tuple[torch.Tensor, list[Row]]:
     """Every kind of row, twice, at different places of a text."""
     chance = np.random.default_rng(seed)
@@ -54,36 +60,38 @@ def batch(seed: int, spread: float) -> tuple[torch.Tensor, list[Row]]:
     return torch.randn(len(rows), VOCABULARY, generator=generator) * spread, rows
 
 
-def looking_at(size: int, scores: torch.Tensor, rows: list[Row]) -> list[Drawn]:
+def looking_at(size: int, scores: torch.Tensor, rows: list[Row], surveyor: Surveyor) -> list[Drawn]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ranking, "CANDIDATES", size)
-        return sample(scores, rows)
+        return sample(scores, rows, surveyor)
 
 
 @pytest.mark.parametrize("spread", [0.01, 1.0, 4.0])
-def test_a_row_is_the_same_alone_and_in_any_company(spread: float) -> None:
+def test_a_row_is_the_same_alone_and_in_any_company(spread: float, surveyor: Surveyor) -> None:
     scores, rows = batch(3, spread)
-    together = sample(scores, rows)
-    alone = [sample(scores[i : i + 1], [row])[0] for i, row in enumerate(rows)]
+    together = sample(scores, rows, surveyor)
+    alone = [sample(scores[i : i + 1], [row], surveyor)[0] for i, row in enumerate(rows)]
     assert together == alone
     order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(1)).tolist()
-    assert sample(scores[order], [rows[i] for i in order]) == [together[i] for i in order]
+    assert sample(scores[order], [rows[i] for i in order], surveyor) == [together[i] for i in order]
 
 
 @settings(max_examples=10, deadline=None)
 @given(seed=st.integers(0, 1000), spread=st.sampled_from([0.001, 1.0, 3.0, 8.0]), size=st.integers(1, 300))
-def test_candidates_and_the_whole_vocabulary_agree(seed: int, spread: float, size: int) -> None:
+def test_candidates_and_the_whole_vocabulary_agree(
+    seed: int, spread: float, size: int, surveyor: Surveyor
+) -> None:
     scores, rows = batch(seed, spread)
-    assert looking_at(size, scores, rows) == looking_at(VOCABULARY, scores, rows)
+    assert looking_at(size, scores, rows, surveyor) == looking_at(VOCABULARY, scores, rows, surveyor)
 
 
 @settings(max_examples=10, deadline=None)
 @given(seed=st.integers(0, 1000), size=st.integers(1, 300))
-def test_they_agree_where_many_are_equal(seed: int, size: int) -> None:
+def test_they_agree_where_many_are_equal(seed: int, size: int, surveyor: Surveyor) -> None:
     """As with the logits of a model in bfloat16."""
     scores, rows = batch(seed, 1.0)
     scores = (scores * 4).round() / 4
-    assert looking_at(size, scores, rows) == looking_at(VOCABULARY, scores, rows)
+    assert looking_at(size, scores, rows, surveyor) == looking_at(VOCABULARY, scores, rows, surveyor)
 
 
 def test_a_drafted_token_is_chosen_as_without_a_draft() -> None:
@@ -95,10 +103,16 @@ def test_a_drafted_token_is_chosen_as_without_a_draft() -> None:
     assert sample(scores[:3], drafted) == apart
 
 
-def test_the_logits_are_left_alone() -> None:
+def test_kernels_and_pytorch_choose_alike(kernels: Library) -> None:
+    scores, rows = batch(6, 3.0)
+    tokens = [one.scored.token for one in sample(scores, rows, NativeSurveyor(kernels))]
+    assert tokens == [one.scored.token for one in sample(scores, rows, TORCH)]
+
+
+def test_the_logits_are_left_alone(surveyor: Surveyor) -> None:
     scores, rows = batch(5, 1.0)
     before = scores.clone()
-    sample(scores, rows)
+    sample(scores, rows, surveyor)
     assert torch.equal(scores, before)
 
 
