@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,7 +24,7 @@ from models.sentence import Sentence
 from models.sentence_files import load_sentence
 from models.target import Target
 from models.weights.checkpoint import Checkpoint
-from models.weights.fingerprint import digest
+from models.weights.fingerprint import digest, sha256_soon
 
 # What stands behind "For" in the names that transformers gives its models.
 _TASKS = {
@@ -75,6 +74,7 @@ def load_encoder(
     """Raises UnsupportedModel naming a head that is not implemented, WeightsMismatch listing every tensor
     that is missing, left over, or no copy of what it should be one of, ChecksumMismatch where the adapter
     belongs to other weights."""
+    adapting = None if adapter is None else _Adapting(adapter, checkpoint.path)
     task = _task(checkpoint, family)
     if task is not None:
         family = replace(family, names={**family.names, **family.heads[task]})
@@ -87,20 +87,20 @@ def load_encoder(
     filler = whole if isinstance(whole, MaskedLM) else None
     head = _loaded_head(whole, task, checkpoint.config)
     sentence = load_sentence(checkpoint.path, config.hidden_size, target.device)
-    fingerprints = [checkpoint.fingerprint(), *sentence.fingerprints]
-    if adapter is not None:
-        filler = _adapt(adapter, checkpoint.path, config, encoder)
-        fingerprints.append(digest([adapter / WEIGHTS]))
+    if adapting is not None:
+        filler = adapting.masked_lm(config, encoder)
     parts = (encoder, filler, head.model if head else None, sentence.module)
+    parameters = target.finish(nn.ModuleList(part for part in parts if part is not None))
+    adapted = [] if adapter is None else [digest([adapter / WEIGHTS])]
     return LoadedEncoder(
         config=config,
-        parameters=target.finish(nn.ModuleList(part for part in parts if part is not None)),
+        parameters=parameters,
         encoder=encoder,
         masked_lm=filler,
         head=head,
         sentence=sentence.module,
         normalize=sentence.normalize,
-        fingerprint=target.fingerprint(fingerprints),
+        fingerprint=target.fingerprint([checkpoint.fingerprint(), *sentence.fingerprints, *adapted]),
     )
 
 
@@ -171,13 +171,20 @@ def _loaded_head(whole: nn.Module, task: HeadTask | None, raw: Mapping[str, Any]
     return LoadedHead(task=task, model=whole, labels=labels, problem=problem)
 
 
-def _adapt(folder: Path, base: Path, config: EncoderConfig, encoder: Encoder) -> MaskedLM:
-    """Raises ChecksumMismatch where the adapter was trained on other weights: it would load all the same."""
-    adapter = read_adapter(folder)
-    weights = base / "model.safetensors"
-    if not weights.is_file():
-        raise BrokenCheckpoint(base, f"the adapter in {folder} needs its {weights.name}, in one piece")
-    actual = hashlib.sha256(weights.read_bytes()).hexdigest()
-    if actual != adapter.base_sha256:
-        raise ChecksumMismatch(str(weights), expected=adapter.base_sha256, actual=actual)
-    return masked_lm(adapter, config, encoder)
+class _Adapting:
+    """An adapter whose base is being hashed while that is loaded."""
+
+    def __init__(self, folder: Path, base: Path) -> None:
+        """Raises BrokenCheckpoint."""
+        self._adapter = read_adapter(folder)
+        self._weights = base / "model.safetensors"
+        if not self._weights.is_file():
+            raise BrokenCheckpoint(base, f"the adapter in {folder} needs its model.safetensors, in one piece")
+        self._sha256 = sha256_soon(self._weights)
+
+    def masked_lm(self, config: EncoderConfig, encoder: Encoder) -> MaskedLM:
+        """Raises ChecksumMismatch where it was trained on other weights: it would load all the same."""
+        actual = self._sha256()
+        if actual != self._adapter.base_sha256:
+            raise ChecksumMismatch(str(self._weights), expected=self._adapter.base_sha256, actual=actual)
+        return masked_lm(self._adapter, config, encoder)

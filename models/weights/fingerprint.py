@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import mmap
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import BinaryIO, TypeVar
 
 HEAD_BYTES = 32 * 1024 * 1024  # a GGUF file's tokenizer is in its head: 10 MiB for 256,000 tokens
 WINDOW_BYTES = 64 * 1024
-READ_BYTES = 8 * 1024 * 1024
 WINDOWS = 4096  # so files up to 256 MiB are covered whole, in about 0.1 s
 SOURCES = frozenset({".py", ".c", ".cpp", ".cu", ".h"})
+
+_Input = TypeVar("_Input")
 
 
 def digest(files: Iterable[Path]) -> str:
@@ -34,10 +37,26 @@ def digest_soon(files: Iterable[Path]) -> Callable[[], str]:
 
     Reading and hashing hold no lock of Python's, so that meanwhile the weights are loaded on another core.
     """
+    return _soon(digest, list(files))
+
+
+def sha256_soon(path: Path) -> Callable[[], str]:
+    """Begins in the same way with the SHA-256 of a file's content, all of it, as publishers state it."""
+    return _soon(_sha256, path)
+
+
+def _soon(function: Callable[[_Input], str], argument: _Input) -> Callable[[], str]:
     thread = ThreadPoolExecutor(1)
-    digested = thread.submit(digest, list(files))
+    result = thread.submit(function, argument)
     thread.shutdown(wait=False)
-    return digested.result
+    return result.result
+
+
+def _sha256(path: Path) -> str:
+    sha = hashlib.sha256()
+    with path.open("rb") as file:
+        _add_all(sha, file, path.stat().st_size)
+    return sha.hexdigest()
 
 
 def digest_code(*packages: Path) -> str:
@@ -68,13 +87,21 @@ def _sources(package: Path) -> Iterator[Path]:
 
 def _add(sha: hashlib._Hash, path: Path, size: int) -> None:
     with path.open("rb") as file:
-        whole = size <= WINDOWS * WINDOW_BYTES
-        left = size if whole else min(HEAD_BYTES, size)
-        while left and (read := file.read(min(left, READ_BYTES))):
-            sha.update(read)
-            left -= len(read)
-        if whole:
-            return
-        for index in range(WINDOWS):
-            file.seek(index * (size - WINDOW_BYTES) // (WINDOWS - 1))
-            sha.update(file.read(WINDOW_BYTES))
+        if size <= WINDOWS * WINDOW_BYTES:
+            _add_all(sha, file, size)
+        else:
+            _add_windows(sha, file, size)
+
+
+def _add_windows(sha: hashlib._Hash, file: BinaryIO, size: int) -> None:
+    sha.update(file.read(HEAD_BYTES))
+    for index in range(WINDOWS):
+        file.seek(index * (size - WINDOW_BYTES) // (WINDOWS - 1))
+        sha.update(file.read(WINDOW_BYTES))
+
+
+def _add_all(sha: hashlib._Hash, file: BinaryIO, size: int) -> None:
+    """From a mapping: a copy to memory of our own would take as long again as hashing."""
+    if size:  # nothing cannot be mapped
+        with mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ) as content:
+            sha.update(content)

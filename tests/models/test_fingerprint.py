@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import subprocess
@@ -13,7 +14,7 @@ import torch
 
 from models.numerics import numerics
 from models.weights import fingerprint
-from models.weights.fingerprint import combine, digest, digest_code, digest_soon
+from models.weights.fingerprint import combine, digest, digest_code, digest_soon, sha256_soon
 
 ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")
@@ -92,6 +93,15 @@ def write(folder: Path, files: dict[str, str]) -> Path:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(content)
     return folder
+
+
+@pytest.mark.parametrize("content", [b"", b"weights" * 1000])
+def test_the_sum_that_publishers_state_is_that_of_the_content(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "model.safetensors"
+    file.write_bytes(content)
+    assert sha256_soon(file)() == hashlib.sha256(content).hexdigest()
+    with pytest.raises(FileNotFoundError):
+        sha256_soon(tmp_path / "none")()
 
 
 def test_code_is_told_apart_by_content_and_place_within_its_package(tmp_path: Path) -> None:
