@@ -12,7 +12,7 @@ namespace TRIPTYCH_ISA {
 
 constexpr int BLOCK_VECTORS = BLOCK_TOKENS / LANES;
 constexpr int WIDTH = LANES == 16 ? 4 : 2;  // vectors of a value head at a time
-constexpr int SCORE_ROWS = LANES == 16 ? 8 : 2;
+constexpr int SCORE_ROWS = LANES == 16 ? 12 : 2;
 constexpr int VALUE_ROWS = LANES == 16 ? 6 : 2;
 
 struct Block {
@@ -49,6 +49,9 @@ INLINE void score_blocks(const char* queries, int64_t stride, int words, const B
     int block = 0;
     for (; block + TOGETHER <= count; block += TOGETHER)
         score<Word, ROWS, TOGETHER>(queries, stride, words, blocks + block, scores + block * BLOCK_TOKENS);
+    if constexpr (TOGETHER == 4)
+        for (; block + 2 <= count; block += 2)
+            score<Word, ROWS, 2>(queries, stride, words, blocks + block, scores + block * BLOCK_TOKENS);
     for (; block < count; ++block)
         score<Word, ROWS, 1>(queries, stride, words, blocks + block, scores + block * BLOCK_TOKENS);
 }
@@ -168,28 +171,39 @@ INLINE Seen seen_by(const Heads& heads, int position, int length) {
     return seen;
 }
 
-// A row of raw scores of the keys from `start` on to weights e^(s - max), in place and in the cache's format.
-// Returns max and sum; minus infinity and 0 where no key is seen.
-template <class Word>
-INLINE void soften(const Heads& heads, int head, int position, Seen seen, int start, int count, float* scores,
+// Raw scores of some keys as the softmax takes them, where that is more than a scale; those not seen are
+// minus infinity.
+template <bool PLAIN>
+INLINE Floats bent(const Heads& heads, int head, int position, Seen seen, int key, Floats score) {
+    if constexpr (!PLAIN) {
+        score *= all(heads.scale);
+        if (heads.cap < __builtin_inff()) score = tanh(score / all(heads.cap)) * all(heads.cap);
+        if (heads.bias) score += score_bias(heads, head, position, key);
+    }
+    if (key >= seen.first && key + LANES <= seen.behind) return score;
+    const Floats place = counting() + all((float)key);
+    const Ints hidden = (place < all((float)seen.first)) | (place >= all((float)seen.behind));
+    return choose(hidden, all(-__builtin_inff()), score);
+}
+
+// A row of raw scores of the keys from `start` on to weights e^(s - max), in the cache's format.
+// Returns max and sum; minus infinity and 0 where no key is seen. PLAIN: neither caps nor biases, so that the
+// scale can wait.
+template <class Word, bool PLAIN>
+inline void soften(const Heads& heads, int head, int position, Seen seen, int start, int count, float* scores,
                    typename Word::Element* weights, float* max, float* sum_) {
-    const Floats places = counting(), never = all(-__builtin_inff());
-    Floats most = never;
+    Floats most = all(-__builtin_inff());
     for (int i = 0; i < count; i += LANES) {
-        Floats value = load(scores + i) * all(heads.scale);
-        if (heads.cap < __builtin_inff()) value = tanh(value / all(heads.cap)) * all(heads.cap);
-        if (heads.bias) value += score_bias(heads, head, position, start + i);
-        const Floats key = places + all((float)(start + i));
-        const Ints hidden = (key < all((float)seen.first)) | (key >= all((float)seen.behind));
-        value = choose(hidden, never, value);
+        const Floats value = bent<PLAIN>(heads, head, position, seen, start + i, load(scores + i));
         most = larger(value, most);
         store(scores + i, value);
     }
-    *max = largest(most);
+    const float scale = PLAIN ? heads.scale : 1.0f;
+    *max = largest(most) * scale;
     Floats sums{};
-    const Floats top = all(*max > -__builtin_inff() ? *max : 0.0f);
+    const Floats top = all(*max > -__builtin_inff() ? -*max : 0.0f);
     for (int i = 0; i < count; i += LANES) {
-        const Floats weight = exp(load(scores + i) - top);
+        const Floats weight = exp(fma(load(scores + i), all(scale), top));
         sums += weight;
         Word::write(weights + i, weight);
     }
@@ -219,6 +233,7 @@ inline void attend_part(const Heads& heads, const Part& part, const Tally& tally
             for (int64_t line = 0; line < head_bytes; line += 64)
                 __builtin_prefetch(blocks[i].values + line, 0, 2);
     }
+    const bool plain = heads.cap == __builtin_inff() && !heads.bias && heads.scale > 0;
     const int64_t stride = padded * (int64_t)sizeof(Element);
     const int64_t result_stride = padded + 2;
     for (int row = 0; row < rows; row += SCORE_ROWS) {
@@ -233,8 +248,9 @@ inline void attend_part(const Heads& heads, const Part& part, const Tally& tally
             const int position = tally.position + (row + i) / group,
                       head = tally.head * group + (row + i) % group;
             float* result = part.results + (row + i) * result_stride;
-            soften<Word>(heads, head, position, seen_by(heads, position, length), first * BLOCK_TOKENS,
-                         used * BLOCK_TOKENS, scores + i * CHUNK, weights + i * CHUNK, result, result + 1);
+            const auto soften_row = plain ? soften<Word, true> : soften<Word, false>;
+            soften_row(heads, head, position, seen_by(heads, position, length), first * BLOCK_TOKENS,
+                       used * BLOCK_TOKENS, scores + i * CHUNK, weights + i * CHUNK, result, result + 1);
         }
         for (int i = 0; i < some; i += VALUE_ROWS)
             weigh_rows<Word, VALUE_ROWS>(some - i < VALUE_ROWS ? some - i : VALUE_ROWS,
@@ -275,7 +291,7 @@ inline void join_parts(const Operation& op, const Heads& heads, const Tally& tal
         if (op.format == FLOAT32)
             memcpy((float*)to + column, joined, size * sizeof(float));
         else
-            for (int i = 0; i < size; ++i) ((uint16_t*)to)[column + i] = to_bf16(joined[i]);
+            narrow<Pair>((uint16_t*)to + column, joined, size);
     }
 }
 

@@ -31,7 +31,7 @@ INLINE void write_int8(char* to, const float* row, int width) {
         for (int i = 0; i < GROUP; i += LANES) {
             const Ints steps = to_ints(load(row + i) * all(inverse));
             total += steps;
-            for (int lane = 0; lane < LANES; ++lane) bytes[i + lane] = (int8_t)steps[lane];
+            store_bytes(bytes + i, steps);
         }
         scales[group] = peak / 127.0f;
         sums[group] = sum_words(total);
@@ -136,7 +136,14 @@ inline void activate(const Operation& op, const float* row, int padded, float* o
 
 // Turn each pair (i, i + size / 2): Su et al. 2021, arXiv 2104.09864.
 INLINE void rotate(float* head, const float* cosines, const float* sines, int size) {
-    for (int i = 0; i < size / 2; ++i) {
+    int i = 0;
+    for (; i + LANES <= size / 2; i += LANES) {
+        const Floats first = load(head + i), second = load(head + i + size / 2);
+        store(head + i, first * load(cosines + i) + second * load(sines + i));
+        store(head + i + size / 2,
+              second * load(cosines + i + size / 2) + first * load(sines + i + size / 2));
+    }
+    for (; i < size / 2; ++i) {
         const float first = head[i], second = head[i + size / 2];
         head[i] = first * cosines[i] + second * sines[i];
         head[i + size / 2] = second * cosines[i + size / 2] + first * sines[i + size / 2];
@@ -162,19 +169,44 @@ inline void prepare_heads(float* row, int count, const Heads& heads, const float
         for (int head = 0; head < count; ++head) rotate(row + head * size, cosines, sines, heads.rotated);
 }
 
+// Elements as the cache keeps them.
+template <class Word>
+INLINE void narrow(typename Word::Element* to, const float* row, int count) {
+    int i = 0;
+    for (; i + LANES <= count; i += LANES) Word::write(to + i, load(row + i));
+    for (; i < count; ++i) to[i] = Word::round(row[i]);
+}
+
+// Calls `put(index, elements, count)` with LANES elements at a time of a head, as the cache keeps them.
+template <class Word, class Put>
+INLINE void narrow_by_parts(const float* head, int size, Put put) {
+    for (int i = 0; i < size; i += LANES) {
+        typename Word::Element part[LANES]{};
+        const int count = size - i < LANES ? size - i : LANES;
+        narrow<Word>(part, head + i, count);
+        put(i, part, count);
+    }
+}
+
 // A key to its place `token` in a block [padded_dim / per word][BLOCK_TOKENS] words.
 template <class Word>
 INLINE void write_key(typename Word::Element* block, const float* head, int size, int token) {
-    for (int i = 0; i < size; ++i)
-        block[(i / Word::PER_WORD * BLOCK_TOKENS + token) * Word::PER_WORD + i % Word::PER_WORD] =
-            Word::round(head[i]);
+    constexpr int ELEMENTS = Word::PER_WORD;
+    narrow_by_parts<Word>(head, size, [&](int first, const typename Word::Element* part, int count) {
+        for (int i = 0; i < count; i += ELEMENTS)
+            memcpy(block + (first + i) * BLOCK_TOKENS + token * ELEMENTS, part + i, sizeof(int32_t));
+    });
 }
 
-// A value to its place in a block [BLOCK_TOKENS / per word][padded_dim] words.
+// A value to its place in a block [BLOCK_TOKENS / per word][padded_dim] words, whose other half may be
+// another thread's at this moment.
 template <class Word>
 INLINE void write_value(typename Word::Element* block, const float* head, int size, int padded, int token) {
-    typename Word::Element* pairs = block + token / Word::PER_WORD * padded * Word::PER_WORD;
-    for (int i = 0; i < size; ++i) pairs[i * Word::PER_WORD + token % Word::PER_WORD] = Word::round(head[i]);
+    constexpr int ELEMENTS = Word::PER_WORD;
+    typename Word::Element* words = block + token / ELEMENTS * padded * ELEMENTS + token % ELEMENTS;
+    narrow_by_parts<Word>(head, size, [&](int first, const typename Word::Element* part, int count) {
+        for (int i = 0; i < count; ++i) words[(first + i) * ELEMENTS] = part[i];
+    });
 }
 
 // The places behind `token`: they are multiplied, by weights of zero, and must be numbers.
@@ -194,7 +226,7 @@ INLINE void write_queries(typename Word::Element* to, const float* row, const He
     for (int head = 0; head < heads.heads; ++head, row += heads.head_dim) {
         typename Word::Element* place =
             to + ((head / group * tokens + token) * group + head % group) * padded;
-        for (int i = 0; i < heads.head_dim; ++i) place[i] = Word::round(row[i]);
+        narrow<Word>(place, row, heads.head_dim);
         for (int i = heads.head_dim; i < padded; ++i) place[i] = 0;
     }
 }

@@ -94,8 +94,8 @@ Program::Cut Program::cut(int index, int threads) const {
     const int panels = op.matrix->outputs / PANEL;
     const int together = std::clamp(panels / (threads * 6), 1, tokens > 128 ? 4 : 8);
     const int groups = divided_up(panels, together);
-    int blocks = 1;
-    if (tokens > 128) blocks = std::clamp(threads * 4 / groups, 1, tokens / 64);
+    int blocks = 1;  // so many items that the last of them keep nobody waiting for long
+    if (tokens > 128) blocks = std::clamp(divided_up(threads * 16, groups), 1, tokens / 64);
     const int rows = divided_up(divided_up(tokens, blocks), kernels_.tile_rows) * kernels_.tile_rows;
     blocks = divided_up(tokens, rows);
     return {groups * blocks, rows, blocks, together};

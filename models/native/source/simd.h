@@ -64,6 +64,12 @@ INLINE Floats choose(Ints where, Floats yes, Floats no) { return where ? yes : n
 INLINE Floats larger(Floats a, Floats b) { return choose(a > b, a, b); }
 INLINE Floats smaller(Floats a, Floats b) { return choose(a < b, a, b); }
 INLINE Floats absolute(Floats a) { return bits<Floats>(bits<Ints>(a) & 0x7fffffff); }
+// The lowest byte of each word.
+INLINE void store_bytes(int8_t* to, Ints words) {
+    using Bytes = int8_t __attribute__((vector_size(LANES)));
+    const Bytes bytes = __builtin_convertvector(words, Bytes);
+    memcpy(to, &bytes, sizeof bytes);
+}
 INLINE Floats to_floats(Ints a) { return __builtin_convertvector(a, Floats); }
 
 // To the nearest integer, ties to even; |a| < 2^22.
