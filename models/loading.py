@@ -76,9 +76,8 @@ def _load_decoder(
         decoder = Decoder(config)
     materialize(decoder, target.device, target.dtype)
     tied = Tied(copies=(family.head,)) if family.head and config.head is Head.TIED else None
-    kept = fill(
-        decoder, checkpoint, family, HeadShape.of(config), tied=tied, keep=target.quantise is not None
-    )
+    keep = target.kernels_used is not None  # they pack quantised blocks without a detour through tensors
+    kept = fill(decoder, checkpoint, family, HeadShape.of(config), tied=tied, keep=keep)
     return LoadedDecoder(
         config=config,
         parameters=target.finish(decoder, kept),

@@ -40,22 +40,23 @@ class Target:
         """
         parameters = sum(parameter.numel() for parameter in module.parameters())
         module.eval()
-        if self.packed and not self._attach(module, kept):
+        if self.kernels_used is not None:
+            packing = Packing(library=self.kernels_used, dtype=self.dtype, quantise=self.quantise, kept=kept)
+            attach(module, packing)
+        elif self.quantise is not None:
+            raise UnsupportedModel(
+                f"only our own kernels compute with {self.quantise.value} weights, and there are none "
+                f"for {self.device.type} and {self.dtype}"
+            )
+        elif self.packed:
             prepack(module)
         return parameters
 
-    def _attach(self, module: nn.Module, kept: Mapping[nn.Module, Blocks]) -> bool:
-        """Whether the module runs on the kernels now."""
-        if self.kernels is None or self.device.type != "cpu" or self.dtype not in FORMATS:
-            if self.quantise is not None:
-                raise UnsupportedModel(
-                    f"only our own kernels compute with {self.quantise.value} weights, and there are none "
-                    f"for {self.device.type} and {self.dtype}"
-                )
-            return False
-        packing = Packing(library=self.kernels, dtype=self.dtype, quantise=self.quantise, kept=kept)
-        attach(module, packing)
-        return True
+    @property
+    def kernels_used(self) -> Library | None:
+        """`kernels`, where they can compute this; None where PyTorch does."""
+        able = self.packed and self.device.type == "cpu" and self.dtype in FORMATS
+        return self.kernels if able else None
 
     def fingerprint(self, weights: Sequence[str]) -> str:
         """Changes with whatever may change a result: the fingerprints of `weights`, precision, the kind of

@@ -66,4 +66,6 @@ class Packing:
                 return own or Format.Q8_0
             case Quantise.INT4:
                 return own if own in _FOUR_BITS else Format.Q4_1
-        return own or FORMATS[rows.dtype]  # type: ignore[union-attr]
+            case Quantise.KEEP if own is not None:
+                return own
+        return FORMATS[rows.dtype if isinstance(rows, Tensor) else self.dtype]

@@ -20,8 +20,8 @@ struct Kernels {
     // Rows [first, behind) of the outputs in panels [panel, last).
     void (*product)(const Operation&, const Run&, Operands, int first, int behind, int panel, int last);
     void (*part)(const Operation&, const Run&, Operands, Attention&, int part, char* scratch);
-    // A matrix of floats or bfloat16, or of its own blocks, row by row, to panels.
-    void (*pack)(const Weight&, const void* rows, int32_t rows_format, int outputs, int inputs, void* data);
+    // Panel `index` of a matrix whose rows are floats, bfloat16 or blocks.
+    void (*pack)(const Weight&, const void* rows, int32_t rows_format, int outputs, int inputs, void* data, int index);
     // Row `index` of a packed matrix, as floats [inputs].
     void (*unpack)(const Weight&, int index, float* row);
     // Products of registers, so many rounds of them: how many multiplications and additions that was.

@@ -1,14 +1,19 @@
 // The functions that Python calls.
 #include <pthread.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cstring>
 #include <memory>
 #include <mutex>
+#include <thread>
+#include <vector>
 
 #include "run.h"
 
 namespace {
+
+constexpr int FEWEST_PANELS = 4;  // that a thread is started for
 
 #if defined(__x86_64__)
 bool has_avx2() {
@@ -111,9 +116,19 @@ int64_t triptych_operand_bytes(int32_t format, int64_t width) {
     return kernels->operand_bytes(format, width);
 }
 
+// By threads that come and go: those of the pool may be in the middle of a step of another model.
 void triptych_pack(const Weight* weight, const void* rows, int32_t rows_format, int outputs, int inputs,
                    void* data) {
-    kernels->pack(*weight, rows, rows_format, outputs, inputs, data);
+    const int panels = weight->outputs / PANEL;
+    std::atomic<int> next{0};
+    const auto work = [&] {
+        for (int panel; (panel = next.fetch_add(1, std::memory_order_relaxed)) < panels;)
+            kernels->pack(*weight, rows, rows_format, outputs, inputs, data, panel);
+    };
+    std::vector<std::thread> others;
+    while ((int)others.size() + 1 < std::min(stage->threads(), panels / FEWEST_PANELS)) others.emplace_back(work);
+    work();
+    for (auto& other : others) other.join();
 }
 void triptych_unpack(const Weight* weight, const int64_t* indices, int count, float* rows) {
     for (int i = 0; i < count; ++i)

@@ -1,7 +1,7 @@
 // Matrices from rows to panels, and back row by row.
 #pragma once
 #include "block_product.h"
-#include "block_packing.h"
+#include "tiles.h"
 
 namespace TRIPTYCH_ISA {
 
@@ -23,47 +23,43 @@ INLINE int row_at(const Weight& matrix, int place, int outputs) {
     return within < PANEL / 2 ? row : half + row;
 }
 
-INLINE float element(const void* rows, int32_t format, int64_t index) {
-    return format == FLOAT32 ? ((const float*)rows)[index] : from_bf16(((const uint16_t*)rows)[index]);
-}
-
 // Inputs that share a word lie together.
 INLINE int64_t place_of(int per_word, int within, int input) {
     return (int64_t)(input / per_word) * PANEL * per_word + within * per_word + input % per_word;
 }
 
-// One row of floats or bfloat16; what pads is zero.
-inline void pack_elements(const Weight& matrix, char* panel, int within, const void* rows, int32_t format, int64_t start, int inputs) {
-    for (int i = 0; i < matrix.inputs; ++i) {
-        const float value = i < inputs ? element(rows, format, start + i) : 0.0f;
-        if (matrix.format == FLOAT32) ((float*)panel)[place_of(1, within, i)] = value;
-        else ((uint16_t*)panel)[place_of(2, within, i)] = to_bf16(value);
-    }
-}
-
 // One row, rounded to blocks.
-inline void pack_rounded(const Weight& matrix, char* panel, int within, const void* rows, int32_t format, int64_t start, int inputs) {
-    for (int first = 0; first < inputs; first += GROUP) {
-        float values[GROUP] = {};
-        for (int i = 0; i < GROUP && first + i < inputs; ++i) values[i] = element(rows, format, start + first + i);
+inline void pack_rounded(const Weight& matrix, char* panel, int within, const uint8_t* row, int32_t row_format, int inputs) {
+    for (int group = 0; group * GROUP < inputs; ++group) {
+        float values[GROUP];
+        widen_group(row_format, row, group, inputs, values);
         RawBlock block;
         round_block(matrix.format, values, block);
-        place_block(matrix.format, panel, within, first / GROUP, block.bytes);
+        place_block(matrix.format, panel, within, group, block.bytes);
     }
 }
 
-// Rows [outputs, inputs] of `rows_format` to all panels of `data`. Blocks, as in a GGUF file, stay what they are.
-inline void pack(const Weight& matrix, const void* rows, int32_t rows_format, int outputs, int inputs, void* data) {
-    const int64_t panel_bytes = bytes_of_panel(matrix), row_bytes = raw_bytes(matrix.format) * (inputs / raw_inputs(matrix.format));
-    if (is_blocks(matrix.format)) memset(data, 0, panel_bytes * (matrix.outputs / PANEL));  // what pads is zero
-    for (int place = 0; place < matrix.outputs; ++place) {
-        const int row = row_at(matrix, place, outputs), within = place % PANEL;
-        char* panel = (char*)data + place / PANEL * panel_bytes;
-        const int there = row < outputs ? inputs : 0;
-        if (!is_blocks(matrix.format)) pack_elements(matrix, panel, within, rows, rows_format, (int64_t)row * inputs, there);
-        else if (!is_blocks(rows_format)) pack_rounded(matrix, panel, within, rows, rows_format, (int64_t)row * inputs, there);
-        else if (there) place_row(matrix.format, panel, within, (const uint8_t*)rows + row * row_bytes, inputs);
+// The rows of a panel, null for what pads it; blocks of the same kind stay what they are, all else is rounded.
+inline void pack_blocks(const Weight& matrix, char* panel, const uint8_t* const* rows, int32_t rows_format, int inputs) {
+    memset(panel, 0, bytes_of_panel(matrix));
+    for (int within = 0; within < PANEL; ++within) {
+        if (!rows[within]) continue;
+        if (rows_format == matrix.format) place_row(matrix.format, panel, within, rows[within], inputs);
+        else pack_rounded(matrix, panel, within, rows[within], rows_format, inputs);
     }
+}
+
+// Panel `index` of rows [outputs, inputs]. Blocks, as in a GGUF file, stay what they are in a matrix of that format.
+inline void pack(const Weight& matrix, const void* rows, int32_t rows_format, int outputs, int inputs, void* data, int index) {
+    const int64_t row_bytes = raw_row_bytes(rows_format, inputs);
+    const uint8_t* each[PANEL];
+    for (int within = 0; within < PANEL; ++within) {
+        const int row = row_at(matrix, index * PANEL + within, outputs);
+        each[within] = row < outputs ? (const uint8_t*)rows + row * row_bytes : nullptr;
+    }
+    char* panel = (char*)data + index * bytes_of_panel(matrix);
+    if (is_blocks(matrix.format)) pack_blocks(matrix, panel, each, rows_format, inputs);
+    else pack_tiles(matrix, panel, each, rows_format, inputs);
 }
 
 // Row `index` of a packed matrix, as floats [inputs]: the numbers that products take.
