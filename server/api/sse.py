@@ -24,9 +24,9 @@ Failure = Callable[[Exception], Iterable[bytes]]
 """What a dialect says when a stream breaks: the payloads of its last events."""
 
 
-def frame(stream: str, number: int, payload: bytes) -> bytes:
+def frame(stream: bytes, number: int, payload: bytes) -> bytes:
     """One event. `payload` is one line; `stream:number` is what a client sends back as `Last-Event-ID`."""
-    return b"id: %b:%d\ndata: %b\n\n" % (stream.encode(), number, payload)
+    return b"id: %b:%d\ndata: %b\n\n" % (stream, number, payload)
 
 
 class EventStream(StreamingResponse):
@@ -49,7 +49,7 @@ class EventStream(StreamingResponse):
     ) -> None:
         super().__init__(payloads, headers={**HEADERS, **headers})
         self._payloads = payloads
-        self._stream = stream
+        self._stream = stream.encode()
         self._failure = failure
         self._heartbeat_s = heartbeat_s
 
@@ -102,7 +102,7 @@ class _Wire:
         self._last_write = asyncio.get_running_loop().time()
         self.started = False
 
-    async def event(self, stream: str, payload: bytes) -> None:
+    async def event(self, stream: bytes, payload: bytes) -> None:
         self._events += 1
         await self._write(frame(stream, self._events, payload))
 

@@ -38,7 +38,7 @@ class DecoderInputs:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Readout:
     """The rows of a step's output, [T, hidden], whose logits are wanted for one slice."""
 

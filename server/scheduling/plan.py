@@ -1,4 +1,7 @@
-"""What crosses to the runner, and what comes back. Plain data."""
+"""What crosses to the runner, and what comes back. Plain data.
+
+What is made for each row of each step is not frozen: a frozen dataclass takes three times as long to make.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,12 @@ from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import msgspec
+
 from server.scheduling.sequence import Passage, Sequence
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Run:
     """Consecutive tokens from `start` on, whose keys and values go to the blocks of `table`."""
 
@@ -19,7 +24,7 @@ class Run:
     tokens: Seq[int]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Slice:
     """Run `count` tokens of `sequence` from `start`; it samples when it reaches the end.
 
@@ -103,8 +108,7 @@ class EncodeStep:
 Step = DecodeStep | EncodeStep
 
 
-@dataclass(frozen=True, slots=True)
-class Scored:
+class Scored(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A token and its log-probability, the model's own: before any penalty or temperature.
 
     `alternatives` are the most probable (token, log-probability) pairs, best first, if any were asked for.
@@ -115,7 +119,7 @@ class Scored:
     alternatives: tuple[tuple[int, float], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Sampled:
     """What a slice that samples yields: one token, and one more for each of its draft's that stands."""
 

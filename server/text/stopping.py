@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StopResult:
+class StopResult(NamedTuple):
     """`text` may be sent. `stopped_by` is the stop string that came next, if one did: nothing follows it."""
 
     text: str
@@ -35,6 +34,8 @@ class StopStrings:
 
         Where it may not end yet, a stop string that is complete with this text is text like any other.
         """
+        if not self._matchers:
+            return StopResult(text)
         if self._stopped_by is not None:
             return StopResult(text="", stopped_by=self._stopped_by)
         for position, character in enumerate(text):

@@ -1,4 +1,7 @@
-"""What the sampler is told of one place in a text, and what it answers."""
+"""What the sampler is told of one place in a text, and what it answers.
+
+Made for each row of each step: see `scheduling/plan.py` for why these are not frozen.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from server.request import Sampling
 from server.scheduling.plan import Scored
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Row:
     """What the sampler knows of one sequence at one place."""
 
@@ -43,7 +46,7 @@ class Row:
         return 0 if size is None else max(0, len(self.tokens) - size)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Drawn:
     """What was chosen at one place, and mirostat's bound for the next."""
 
