@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -83,9 +84,7 @@ def places(lengths: Sequence[int], device: torch.device) -> Tensor:
     """[T] 0, 1, 2 … within each of the texts, laid end to end. ValueError where a length is not positive."""
     if not lengths or min(lengths) < 1:
         raise ValueError(f"every text needs at least one token; lengths are {list(lengths)}")
-    size = torch.tensor(lengths)
-    start = size.cumsum(0) - size
-    return (torch.arange(int(size.sum())) - start.repeat_interleave(size)).to(device)
+    return torch.from_numpy(np.concatenate([np.arange(length) for length in lengths])).to(device)
 
 
 def plan(packing: Packing, sight: Sight) -> PackedPlan:
