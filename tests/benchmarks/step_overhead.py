@@ -28,17 +28,21 @@ from torch import Tensor, nn
 from models.config import Activation, DecoderConfig, Head, Mlp, Norm
 from models.decoder import Decoder
 from models.kv_cache import KVCache
+from models.native.library import Library
 from models.positions import Learned
 from server.engine import messages
 from server.engine.loop import Loop
 from server.engine.messages import Generate, Stepped, frame
 from server.execution import generation, inputs
 from server.execution.generation import DecoderRunner
+from server.execution.kernels import open_kernels
 from server.execution.runner import Runner
+from server.execution.threads import usable_cores
 from server.request import Sampling
 from server.scheduling.blocks import BlockPool
 from server.scheduling.generation import GenerationLane
 from server.scheduling.scheduler import Scheduler
+from server.settings import Settings
 from tests.engine.test_loop import OneWord, Shelf
 
 CPU = torch.device("cpu")
@@ -128,13 +132,13 @@ class PreparedDecoder(Decoder):
         return self._prepared[first : first + self.rows]
 
 
-def engine(link: socket.socket, decoder: Decoder, streams: int) -> Loop:
+def engine(link: socket.socket, decoder: Decoder, streams: int, kernels: Library | None) -> Loop:
     blocks = streams * (PROMPT_TOKENS + MOST_STEPS) // BLOCK_SIZE + streams
     cache = KVCache(CONFIG, num_blocks=blocks, block_size=BLOCK_SIZE, device=CPU, dtype=torch.float32)
     lane = GenerationLane(
         "m", BlockPool(blocks, BLOCK_SIZE), max_batch_tokens=256, max_sequences=streams, speculation=True
     )
-    runner = Runner({"m": DecoderRunner(decoder, cache, CPU)})
+    runner = Runner({"m": DecoderRunner(decoder, cache, CPU, kernels=kernels)})
     return Loop(link, Scheduler({"m": lane}), runner, OneWord(), Shelf())
 
 
@@ -176,10 +180,16 @@ def converse(
     end.close()
 
 
-def measure(streams: int, steps: int, sampling: Sampling, profile: cProfile.Profile | None) -> Stopwatch:
+def measure(
+    streams: int,
+    steps: int,
+    sampling: Sampling,
+    kernels: Library | None,
+    profile: cProfile.Profile | None = None,
+) -> Stopwatch:
     ours, theirs = socket.socketpair()
     decoder = PreparedDecoder()
-    loop = engine(ours, decoder, streams)
+    loop = engine(ours, decoder, streams, kernels)
     fork = multiprocessing.get_context("fork")
     peer = fork.Process(target=converse, daemon=True, args=(theirs, ours, streams, steps, sampling))
     peer.start()
@@ -221,16 +231,18 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--temperature", type=float, default=0.0)
     parser.add_argument("--top-p", type=float, default=1.0)
+    parser.add_argument("--kernels", default="auto", help="what looks at logits; torch: PyTorch")
     parser.add_argument("--profile", action="store_true", help="where Python spends it, by cProfile")
     chosen = parser.parse_args()
     torch.set_num_threads(1)  # as beside the native kernels, whose threads have the cores
+    kernels = open_kernels(chosen.kernels, Settings().cache, usable_cores(), CPU, torch.float32)
     sampling = Sampling(temperature=chosen.temperature, top_p=chosen.top_p)
     if chosen.profile:
         profile = cProfile.Profile()
-        measure(chosen.streams[0], chosen.steps, sampling, profile)
+        measure(chosen.streams[0], chosen.steps, sampling, kernels, profile)
         pstats.Stats(profile).sort_stats("tottime").print_stats(45)
         return
-    show({streams: measure(streams, chosen.steps, sampling, None) for streams in chosen.streams})
+    show({streams: measure(streams, chosen.steps, sampling, kernels) for streams in chosen.streams})
 
 
 if __name__ == "__main__":
