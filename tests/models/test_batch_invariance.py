@@ -353,7 +353,7 @@ def test_kernels_that_depend_on_the_batch_are_found_by_trying(monkeypatch: pytes
         return functional.linear(rows[:, order], table[:, order], bias)
 
     keeps_its_bits.cache_clear()
-    monkeypatch.setattr("models.decoder.project", depends_on_company)
+    monkeypatch.setattr("models.layers.embedding.project", depends_on_company)
     try:
         assert not any(keeps_its_bits(torch.float32, scores) for scores in Scores)
     finally:
