@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from models.layers.linear import Linear
+from models.layers.linear import Linear, prepack
 
 Changes = Mapping[str, Callable[[Tensor], Tensor]]
 """By adapter: what is added to a layer's output, rows [n, in] -> [n, out]."""
@@ -58,7 +58,8 @@ class Mixing:
 class LowRank:
     """``up(down(x))``: rows [n, in] -> [n, out], in the precision and on the device of the layer `beside`.
 
-    `down` [r, in], `up` [out, r] with the scale folded in. A packed layer's are packed, too.
+    `down` [r, in], `up` [out, r] with the scale folded in. Beside a packed layer they are packed, too, where
+    PyTorch can: kernels of our own know formats that it packs on few processors.
     """
 
     def __init__(self, down: Tensor, up: Tensor, *, beside: Linear) -> None:
@@ -75,5 +76,5 @@ def _linear(weight: Tensor, beside: Linear) -> Linear:
     placed = weight.to(device=beside.weight.device, dtype=beside.weight.dtype)
     layer.weight = nn.Parameter(placed.contiguous(), requires_grad=False)
     if beside.packed:
-        layer.prepack()
+        prepack(layer)
     return layer

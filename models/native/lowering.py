@@ -29,16 +29,6 @@ from models.native.norms import Normed
 from models.native.program import Buffer, Program, padded
 from models.native.structures import Format, Function, Heads, Kind, Parts
 
-FUNCTIONS = {
-    Activation.GELU: Function.GELU,
-    Activation.GELU_TANH: Function.GELU_TANH,
-    Activation.GELU_SIGMOID: Function.GELU_SIGMOID,
-    Activation.SILU: Function.SILU,
-    Activation.RELU: Function.RELU,
-    Activation.RELU_SQUARED: Function.RELU_SQUARED,
-    Activation.TANH: Function.TANH,
-}
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Site:
@@ -193,7 +183,8 @@ class Lowering:
                 between, gated = mlp.up, False
             case _:
                 raise Unsupported(f"the MLP {type(mlp).__name__}")
-        opened = self._activated(between, rows, mlp.down.in_features, FUNCTIONS[mlp.activation], gated=gated)
+        function = _function(mlp.activation)
+        opened = self._activated(between, rows, mlp.down.in_features, function, gated=gated)
         self.linear(mlp.down, opened, output, add=add, name="down")
 
     def attention(self, attention: Attention, rows: Rows, output: Buffer, *, add: bool) -> None:
@@ -369,6 +360,13 @@ class Lowering:
         if self._adapters:
             assert rows.floats is not None
             self.sites.append(Site(index=index, layer=layer, input=rows.floats, output=output))
+
+
+def _function(activation: Activation) -> Function:
+    """Its name is the same on both sides. Raises Unsupported."""
+    if activation.name not in Function.__members__:
+        raise Unsupported(f"the activation {activation.value}")
+    return Function[activation.name]
 
 
 def _address(weight: Tensor | None) -> int | None:

@@ -37,11 +37,15 @@ def padded(width: int, multiple: int = ALIGNMENT) -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Buffer:
-    """Rows that operations read and write: floats, or operands of products in `format`."""
+    """Rows that operations read and write: floats, or operands of products in `format`.
+
+    `outside`: they lie where each run says by its `results`, and have no memory of their own.
+    """
 
     index: int
     width: int
     format: Format | None = None
+    outside: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,8 +113,8 @@ class Program:
         self._room = 0  # rows that the buffers have memory for
         self._handle: int | None = None
 
-    def floats(self, width: int) -> Buffer:
-        return self._add(Buffer(index=len(self.buffers), width=padded(width)))
+    def floats(self, width: int, *, outside: bool = False) -> Buffer:
+        return self._add(Buffer(index=len(self.buffers), width=padded(width), outside=outside))
 
     def operand(self, width: int, format_: Format) -> Buffer:
         return self._add(Buffer(index=len(self.buffers), width=padded(width), format=format_))
@@ -167,7 +171,7 @@ class Program:
     ) -> None:
         """Operations [first, last), or all from `first` on, of a run whose inputs are in its buffers.
 
-        `results` says where else than in its own memory a buffer is to be written: [T, width] float32.
+        `results` says where a buffer is to be written, if not in its own memory: [T, width] float32.
         """
         self._make_room(run.tokens)
         pointers = self._pointers
@@ -191,13 +195,16 @@ class Program:
         if rows <= self._room:
             return
         self.library.quiesce()
-        self._room = max(FEWEST_ROWS, 1 << (rows - 1).bit_length())
+        room = max(FEWEST_ROWS, 1 << (rows - 1).bit_length())
         self._memory = [
-            torch.zeros(self._room * self._row_bytes(buffer), dtype=torch.uint8) for buffer in self.buffers
+            torch.zeros(room * self._row_bytes(buffer), dtype=torch.uint8) for buffer in self.buffers
         ]
+        self._room = room  # not before: there may be no memory for so many
         self._pointers = np.array([memory.data_ptr() for memory in self._memory], np.uint64)
 
     def _row_bytes(self, buffer: Buffer) -> int:
+        if buffer.outside:
+            return 0
         if buffer.format is None:
             return buffer.width * 4
         return int(self.library.operand_bytes(buffer.format, buffer.width))

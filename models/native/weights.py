@@ -75,12 +75,24 @@ class Matrix:
         return len(self._data)
 
     def rows(self, indices: Tensor) -> Tensor:
-        """Some rows of the matrix: indices [R] int64 -> [R, inputs] float32."""
-        found = torch.empty(len(indices), self.weight.inputs)
-        self._library.unpack(
-            ctypes.byref(self.weight), indices.contiguous().data_ptr(), len(indices), found.data_ptr()
-        )
+        """Some rows of the matrix: indices [R] int64 -> [R, inputs] float32. IndexError where there is none.
+
+        Of a gated matrix rows are numbered as they lie in its panels.
+        """
+        self._check(indices)
+        chosen = indices.long().contiguous()
+        found = torch.empty(len(chosen), self.weight.inputs)
+        self._library.unpack(ctypes.byref(self.weight), chosen.data_ptr(), len(chosen), found.data_ptr())
         return found[:, : self.inputs]
+
+    def _check(self, indices: Tensor) -> None:
+        """The kernels would read whatever lies there."""
+        if not len(indices):
+            return
+        rows = self.weight.outputs if self.gated else self.outputs
+        least, most = (int(each) for each in torch.aminmax(indices))
+        if least < 0 or most >= rows:
+            raise IndexError(f"there is no row {least if least < 0 else most}: there are {rows}")
 
     def __call__(self, rows: Tensor) -> Tensor:
         """rows [T, inputs] of any dtype -> [T, outputs] float32."""
@@ -99,7 +111,7 @@ class Matrix:
         """A program of one product, with its input and output."""
         program = Program(self._library)
         width = 2 * padded(self.outputs // 2) if self.gated else self.outputs  # halves lie apart
-        read, written = program.floats(self.inputs), program.floats(width)
+        read, written = program.floats(self.inputs), program.floats(width, outside=True)
         operand = program.operand(self.inputs, self._operand)
         program.add(Kind.NORMALISE, "operand", input=read, operand=operand, width=self.inputs, private=True)
         program.add(
