@@ -5,12 +5,11 @@ A step reads every matrix once; with smaller pages, looking up where they lie ta
 
 from __future__ import annotations
 
-import mmap
-
 import torch
 from torch import Tensor
 
 from models.native.structures import ALIGNMENT
+from models.pages import large_pages
 
 _CHUNK = 32 << 20
 _AHEAD = 8192  # bytes that the kernels may fetch behind what they read
@@ -26,15 +25,8 @@ class Arena:
     def allocate(self, size: int) -> Tensor:
         """[size] uint8, zeros, aligned for any vector."""
         if self._used + size + _AHEAD > len(self._chunk):
-            self._chunk, self._used = _map(max(_CHUNK, size + _AHEAD)), 0
+            memory = large_pages(max(_CHUNK, size + _AHEAD))
+            self._chunk, self._used = torch.frombuffer(memory, dtype=torch.uint8), 0
         piece = self._chunk[self._used : self._used + size]
         self._used += -(-size // ALIGNMENT) * ALIGNMENT
         return piece
-
-
-def _map(size: int) -> Tensor:
-    if not hasattr(mmap, "MADV_HUGEPAGE"):
-        return torch.frombuffer(mmap.mmap(-1, size), dtype=torch.uint8)
-    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)  # shared memory has small pages
-    memory.madvise(mmap.MADV_HUGEPAGE)
-    return torch.frombuffer(memory, dtype=torch.uint8)
