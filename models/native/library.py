@@ -5,11 +5,12 @@ from __future__ import annotations
 import ctypes
 import logging
 from collections.abc import Callable
-from ctypes import POINTER, c_bool, c_char_p, c_int, c_int32, c_int64, c_void_p
+from ctypes import POINTER, byref, c_bool, c_char_p, c_int, c_int32, c_int64, c_void_p
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from models.native.building import BUILT, CannotBuild, build, find_library
+from models.native.errors import KernelError
 from models.native.memory import Arena
 from models.native.structures import Operation, Run, Weight
 
@@ -22,21 +23,25 @@ logger = logging.getLogger(__name__)
 class Library:
     """The functions of one shared library, as Python calls them. The GIL is released meanwhile.
 
+    KernelError where one fails. The system may have fewer threads for them than are asked for: it computes
+    with those.
+
     `name`: of the instruction set that its kernels run on.
     """
 
     def __init__(self, path: Path) -> None:
         """OSError where it cannot be loaded."""
         self._functions = ctypes.CDLL(str(path))
+        self._failure = self._typed("failure", c_char_p)
         self.operand_bytes = self._typed("operand_bytes", c_int64, c_int32, c_int64)
-        self.pack = self._typed("pack", None, POINTER(Weight), c_void_p, c_int32, c_int, c_int, c_void_p)
+        self.pack = self._guarded("pack", POINTER(Weight), c_void_p, c_int32, c_int, c_int, c_void_p)
         self.unpack = self._typed("unpack", None, POINTER(Weight), c_void_p, c_int, c_void_p)
-        self.program = self._typed("program", c_void_p, POINTER(Operation), c_int)
-        self.run = self._typed("run", None, c_void_p, POINTER(Run))
-        self.free = self._typed("free", None, c_void_p)
-        self.quiesce = self._typed("quiesce", None)
+        self.run = self._guarded("run", c_void_p, POINTER(Run))
+        self.free = self._guarded("free", c_void_p)
+        self.quiesce = self._guarded("quiesce")
         self.peak = self._typed("peak", c_int64, c_int32, c_int64, c_void_p)
-        self.survey = self._typed("survey", None, c_void_p)
+        self.survey = self._guarded("survey", c_void_p)
+        self._program = self._guarded("program", POINTER(Operation), c_int, c_void_p)
         self.profile: Profile | None = None  # where the times of operations are kept, while anybody asks
         self.memory = Arena()  # for matrices
         self.name = ""
@@ -44,12 +49,29 @@ class Library:
 
     def start(self, kernels: str, threads: int) -> bool:
         """Choose kernels by name, the best there are by an empty one. False: there are none of that name."""
-        start = self._typed("start", c_bool, c_char_p, c_int)
-        if not start(kernels.encode(), threads):
+        if not self._typed("has", c_bool, c_char_p)(kernels.encode()):
             return False
+        self._guarded("start", c_char_p, c_int)(kernels.encode(), threads)
         self.name = self._typed("kernels", c_char_p)().decode()
         self.threads = threads
         return True
+
+    def program(self, operations: Any, count: int) -> int:
+        """The handle of a program of `count` operations, an array; until `free` is called."""
+        handle = c_void_p()
+        self._program(operations, count, byref(handle))
+        assert handle.value is not None
+        return handle.value
+
+    def _guarded(self, name: str, *arguments: Any) -> Callable[..., Any]:
+        """A function that says whether it came to its end."""
+        function = self._typed(name, c_bool, *arguments)
+        function.errcheck = self._check  # type: ignore[attr-defined]
+        return function
+
+    def _check(self, ended: bool, function: Any, _: object) -> None:
+        if not ended:
+            raise KernelError(f"{function.__name__}: {self._failure().decode(errors='replace')}")
 
     def _typed(self, name: str, result: Any, *arguments: Any) -> Callable[..., Any]:
         function = getattr(self._functions, f"triptych_{name}")
@@ -64,7 +86,7 @@ def open_library(cache: Path, *, kernels: str, threads: int) -> Library:
     """
     library = _load(cache / "kernels")
     if not library.start("" if kernels == "auto" else kernels, threads):
-        raise CannotBuild(f"this processor has no {kernels}")
+        raise CannotBuild(f"this processor has no {kernels}, or the compiler had none")
     return library
 
 

@@ -77,14 +77,7 @@ void rows(const Operation& op, const Run& run, Operands operands, int first, int
     else make_heads<Pair>(op, run, operands, first, behind);
 }
 
-// This thread's room for a panel of blocks that is opened.
-char* room_for_panel(int64_t bytes) {
-    static thread_local std::vector<char> room;
-    if ((int64_t)room.size() < bytes + 64) room.resize(bytes + 64);
-    return (char*)(((uintptr_t)room.data() + 63) / 64 * 64);
-}
-
-void product(const Operation& op, const Run& run, Operands operands, int first, int behind, int panel, int last) {
+void product(const Operation& op, const Run& run, Operands operands, int first, int behind, int panel, int last, char* scratch) {
     const Weight& matrix = *op.matrix;
     const int64_t stride = operand_bytes(matrix.operand, matrix.inputs), panel_bytes = bytes_of_panel(matrix);
     const int64_t padded = (op.width + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
@@ -97,7 +90,7 @@ void product(const Operation& op, const Run& run, Operands operands, int first, 
     };
     if (is_blocks(matrix.format)) {
         const Item item{matrix, operands.read, stride, first, behind, panel, last};
-        return multiply_blocks(item, room_for_panel((int64_t)matrix.inputs * PANEL * 4), results, done);
+        return multiply_blocks(item, scratch, results, done);
     }
     const int count = behind - first, tiles = (count + TILE_ROWS - 1) / TILE_ROWS;
     const bool many = count > 128;  // then a tile's rows stay in the nearest cache, not the panel

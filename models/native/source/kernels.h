@@ -17,8 +17,8 @@ struct Kernels {
     int64_t (*operand_bytes)(int32_t format, int64_t width);
     // Rows [first, behind) of NORMALISE, ACTIVATE and HEADS; `scratch` is the thread's, of a row's width.
     void (*rows)(const Operation&, const Run&, Operands, int first, int behind, float* scratch);
-    // Rows [first, behind) of the outputs in panels [panel, last).
-    void (*product)(const Operation&, const Run&, Operands, int first, int behind, int panel, int last);
+    // Rows [first, behind) of the outputs in panels [panel, last); `scratch` has room for an opened panel.
+    void (*product)(const Operation&, const Run&, Operands, int first, int behind, int panel, int last, char* scratch);
     void (*part)(const Operation&, const Run&, Operands, Attention&, int part, char* scratch);
     // Panel `index` of a matrix whose rows are floats, bfloat16 or blocks.
     void (*pack)(const Weight&, const void* rows, int32_t rows_format, int outputs, int inputs, void* data, int index);

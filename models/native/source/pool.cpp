@@ -22,7 +22,7 @@ void Patience::wait() {
 }
 
 Pool::Pool(int threads) {
-    for (int thread = 1; thread < threads; ++thread) workers_.emplace_back(&Pool::work, this, thread);
+    workers_ = start_threads(threads - 1, [this](int thread) { work(thread); });
 }
 
 Pool::~Pool() {

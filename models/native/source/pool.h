@@ -7,9 +7,21 @@
 #include <atomic>
 #include <condition_variable>
 #include <cstdint>
+#include <exception>
 #include <mutex>
 #include <thread>
 #include <vector>
+
+// Threads that call `work` with their number, from 1 on: `count`, or as many as the system has for us.
+template <class Work>
+std::vector<std::thread> start_threads(int count, Work work) {
+    std::vector<std::thread> threads;
+    try {
+        while ((int)threads.size() < count) threads.emplace_back(work, (int)threads.size() + 1);
+    } catch (const std::exception&) {  // then those that there are do the work
+    }
+    return threads;
+}
 
 class Pool {
   public:

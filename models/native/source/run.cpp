@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <ctime>
+#include <new>
 
 namespace {
 
@@ -18,7 +19,10 @@ struct Own {
     uint64_t made = 0;  // the epoch in the upper half, and the operation whose operand is there
 
     char* reserve(int64_t bytes) {
-        if (size < bytes) memory = std::make_unique<char[]>(size = bytes);
+        if (size < bytes) {
+            memory = std::make_unique<char[]>(bytes);
+            size = bytes;  // not before: there may be no memory for so much
+        }
         return (char*)(((uintptr_t)memory.get() + 63) / 64 * 64);
     }
 };
@@ -56,6 +60,8 @@ Program::Program(const Kernels& kernels, const Operation* operations, int count)
         if (op.kind == LINEAR && op.private_) source_of_[i] = source_of(i);
         if (op.kind == LINEAR && source_of_[i] == NONE) operations_[i].private_ = false;
         widest_ = std::max<int64_t>(widest_, op.width * (op.gated ? 2 : 1));
+        if (op.kind == LINEAR && op.matrix->format > INT8)
+            opened_ = std::max(opened_, op.matrix->inputs * (int64_t)PANEL * 4);
     }
     attentions_.resize(planned_.size());
 }
@@ -103,6 +109,7 @@ Program::Cut Program::cut(int index, int threads) const {
 
 void Program::run(Pool& pool, const Run& run) {
     run_ = run;
+    own_operand();   // where there is no memory, this throws before anybody has taken an item
     own().made = 0;  // this thread may have worked for another pool, whose epochs were the same
     if (run.first == 0) plan_attention();
     for (int i = run.first; i < run.last; ++i) cuts_[i] = cut(i, pool.threads());
@@ -123,6 +130,7 @@ void Program::begin(uint32_t epoch) {
 void Program::work(const Pool::Turn& turn) {
     const bool caller = turn.thread == 0;
     if (caller) begin(turn.epoch);
+    else if (!has_memory()) return;
     for (Patience patience; begun_.load(std::memory_order_acquire) != turn.epoch; patience.wait())
         if (turn.is_over()) return;
     const uint64_t range = range_.load(std::memory_order_relaxed);
@@ -170,7 +178,7 @@ void Program::multiply(int index, int item, uint32_t epoch) {
     if (is_private(op)) make_own_operand(source_of_[index], epoch);
     const int row = item % cut.blocks * cut.rows, panel = item / cut.blocks * cut.panels;
     kernels_.product(op, run_, operands_of(op), row, std::min(row + cut.rows, run_.tokens), panel,
-                     std::min(panel + cut.panels, op.matrix->outputs / PANEL));
+                     std::min(panel + cut.panels, op.matrix->outputs / PANEL), own_scratch());
 }
 
 void Program::make_own_operand(int index, uint32_t epoch) {
@@ -187,6 +195,16 @@ Operands Program::operands_of(const Operation& op) const {
     return {read, buffer(op.operand)};
 }
 
-int64_t Program::own_bytes() const { return PRIVATE_ROWS * (widest_ + ALIGNMENT) * 4; }
-char* Program::own_operand() const { return own().reserve(own_bytes() + SCRATCH_BYTES + widest_ * 4 + 1024); }
+int64_t Program::own_bytes() const { return PRIVATE_ROWS * 4 * ((widest_ + ALIGNMENT) / ALIGNMENT * ALIGNMENT); }
+char* Program::own_operand() const {
+    return own().reserve(own_bytes() + std::max(SCRATCH_BYTES + widest_ * 4, opened_) + 1024);
+}
 char* Program::own_scratch() const { return own_operand() + own_bytes(); }
+
+bool Program::has_memory() const {
+    try {
+        return own_operand();
+    } catch (const std::bad_alloc&) {
+        return false;
+    }
+}

@@ -46,12 +46,13 @@ class Program {
     int64_t own_bytes() const;
     char* own_operand() const;
     char* own_scratch() const;
+    bool has_memory() const;  // of its own: a thread without takes no items
 
     const Kernels& kernels_;
     std::vector<Operation> operations_;
     std::vector<int> source_of_;  // of a product that reads a thread's own operand: which operation makes it
     std::vector<int> plan_of_, planned_;
-    int64_t widest_ = 0;
+    int64_t widest_ = 0, opened_ = 0;  // elements of a row; bytes of a panel of blocks that is opened
     std::unique_ptr<Counter[]> counters_;
     std::atomic<uint64_t> range_{
         0};  // of operations in the run: the first in the upper half, behind the last
