@@ -13,7 +13,8 @@ import platform
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,12 +30,16 @@ FLAGS = ("-O3", "-std=c++17", "-fPIC", "-fvisibility=hidden", "-pthread")
 EXACT = ("-ffp-contract=off",)
 AVX2 = ("-mavx2", "-mfma", "-mf16c")
 AVX512 = (*AVX2, "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx512vnni", "-mavx512bf16")
-CORE_S = 16  # that one core compiles
 PATIENCE_S = 600  # with a compiler that does not end
+RETRY_S = 24 * 3600  # after which a compiler that failed is asked again: its disk may have been full
 
 
 class CannotBuild(Exception):
     """The kernels cannot be compiled here. The message says why."""
+
+
+class Rejected(CannotBuild):
+    """The compiler ended with an error, which it would give again."""
 
 
 def library_name() -> str:
@@ -59,14 +64,15 @@ def find_library(folder: Path) -> Path | None:
 def build(folder: Path, *, compiler: str | None = None, extra: Sequence[str] = ()) -> Path:
     """Compile into `folder`, which is made, with `extra` flags, unless it is there. Raises CannotBuild.
 
-    Of several processes one compiles, and the others wait for it.
+    Of several processes one compiles, and the others wait for it. What failed is not tried again at every
+    start, but with another compiler, or a day later.
     """
     compiler = compiler or find_compiler()
     if compiler is None:
         raise CannotBuild("there is no C++ compiler (c++, g++ or clang++)")
     try:
         with _alone_in(folder):
-            return find_library(folder) or _build(folder, compiler, extra)
+            return find_library(folder) or _build_unless_in_vain(folder, compiler, extra)
     except OSError as error:
         raise CannotBuild(f"{error.filename or folder}: {error.strerror}") from error
 
@@ -75,20 +81,67 @@ def build(folder: Path, *, compiler: str | None = None, extra: Sequence[str] = (
 def _alone_in(folder: Path) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "building.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # the system lets go of it, however this process ends
-        yield
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            logger.info("another process is compiling kernels: waiting for it")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield  # the system lets go of the lock, however this process ends
+
+
+def _build_unless_in_vain(folder: Path, compiler: str, extra: Sequence[str]) -> Path:
+    """Raises CannotBuild at once where the same compiler has rejected the same sources."""
+    failure = folder / f"{library_name()}.failed"
+    asked = _identify(compiler, extra)
+    if failure.exists() and time.time() - failure.stat().st_mtime < RETRY_S:
+        before, _, reason = failure.read_text("utf-8", "replace").partition("\n")
+        if before == asked:
+            raise CannotBuild(f"{reason} (not tried again for a day, or until {failure} is deleted)")
+    try:
+        library = _build(folder, compiler, extra)
+    except Rejected as error:
+        failure.write_text(f"{asked}\n{error}", "utf-8")
+        raise
+    failure.unlink(missing_ok=True)
+    return library
+
+
+def _identify(compiler: str, extra: Sequence[str]) -> str:
+    """Changes when another version is installed."""
+    path = Path(shutil.which(compiler) or compiler).resolve()
+    return repr((str(path), path.stat().st_size, path.stat().st_mtime_ns, *extra))
 
 
 def _build(folder: Path, compiler: str, extra: Sequence[str]) -> Path:
-    cores = os.cpu_count() or 1
-    logger.info("compiling kernels, once: about %d s", max(CORE_S // cores, CORE_S // 3))
+    logger.info("compiling kernels, once: this may take a minute")
+    unknown = [name for name, flags in _variants().items() if flags and not _knows(compiler, flags)]
     with tempfile.TemporaryDirectory(dir=folder) as work:
-        with ThreadPoolExecutor(cores) as threads:
-            objects = list(threads.map(lambda unit: _compile(compiler, Path(work), unit, extra), _units()))
+        with ThreadPoolExecutor(_cores()) as threads:
+            units = _units(unknown)
+            objects = list(threads.map(lambda unit: _compile(compiler, Path(work), unit, extra), units))
         linked = Path(work) / library_name()
         _call([compiler, "-shared", *FLAGS, *extra, *objects, "-o", str(linked)])
         _seal(linked)
-        return linked.replace(folder / linked.name)  # at once: another process may be looking
+        built = linked.replace(folder / linked.name)  # at once: another process may be looking
+    if unknown:
+        logger.warning("%s is too old for %s: the kernels do without", compiler, ", ".join(unknown))
+    return built
+
+
+def _cores() -> int:
+    """That this process may run on."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _knows(compiler: str, flags: Sequence[str]) -> bool:
+    """By having it read nothing."""
+    try:
+        _call([compiler, *flags, "-fsyntax-only", "-x", "c++", os.devnull])
+    except Rejected:
+        return False
+    return True
 
 
 # A library ends with a digest of what stands before it, which the system's loader ignores: one that was cut
@@ -127,12 +180,15 @@ class _Unit:
     flags: Sequence[str] = ()
 
 
-def _units() -> Iterator[_Unit]:
+def _units(unknown: Collection[str] = ()) -> Iterator[_Unit]:
+    """All but the variants that the compiler does not know."""
     for name, flags in _variants().items():
-        yield _Unit(name, SOURCE / "kernels.cpp", (f"-DTRIPTYCH_ISA={name}", *flags))
+        if name not in unknown:
+            yield _Unit(name, SOURCE / "kernels.cpp", (f"-DTRIPTYCH_ISA={name}", *flags))
+    without = [f"-DTRIPTYCH_WITHOUT_{name.upper()}" for name in unknown]
     for path in _sources():
         if path.suffix == ".cpp" and path.stem != "kernels":
-            yield _Unit(path.stem, path)
+            yield _Unit(path.stem, path, without)
 
 
 def _compile(compiler: str, work: Path, unit: _Unit, extra: Sequence[str]) -> str:
@@ -142,11 +198,16 @@ def _compile(compiler: str, work: Path, unit: _Unit, extra: Sequence[str]) -> st
 
 
 def _call(command: Sequence[str]) -> None:
+    english = ["/usr/bin/env", "LC_ALL=C", *command]  # so that what an error is can be told
     try:
-        result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE_S)
+        result = subprocess.run(
+            english, capture_output=True, encoding="utf-8", errors="replace", check=False, timeout=PATIENCE_S
+        )
     except subprocess.TimeoutExpired as error:
         raise CannotBuild(f"{command[0]} did not end within {PATIENCE_S} s") from error
-    if result.returncode:
-        lines = result.stderr.splitlines() or [f"status {result.returncode}"]
-        first = next((line for line in lines if "error" in line), lines[0])
-        raise CannotBuild(f"{command[0]} failed: {first.strip()[:300]}")
+    if not result.returncode:
+        return
+    lines = result.stderr.splitlines() or [f"status {result.returncode}"]
+    first = next((line for line in lines if "error" in line), lines[0])
+    killed = result.returncode < 0  # for want of memory, most likely
+    raise (CannotBuild if killed else Rejected)(f"{command[0]} failed: {first.strip()[:300]}")

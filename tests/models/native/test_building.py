@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import multiprocessing
 import os
@@ -9,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -72,7 +74,7 @@ def test_a_library_that_was_cut_off_is_compiled_again(small: Path, tmp_path: Pat
 
 
 @needs_a_compiler
-def test_of_two_processes_one_compiles(small: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_of_two_processes_one_compiles(small: Path, tmp_path: Path) -> None:
     real, calls = find_compiler(), tmp_path / "calls"
     compiler = compiler_that(tmp_path, f'echo >> {calls}; sleep 0.2; exec {real} "$@"')
     context = multiprocessing.get_context("fork")
@@ -84,7 +86,8 @@ def test_of_two_processes_one_compiles(small: Path, tmp_path: Path, caplog: pyte
     for other in others:
         other.join()
     assert [other.exitcode for other in others] == [0, 0]
-    assert len(calls.read_text().splitlines()) == len(list(building._units())) + 1
+    tried = sum(bool(flags) for flags in building._variants().values())
+    assert len(calls.read_text().splitlines()) == tried + len(list(building._units())) + 1
 
 
 @needs_a_compiler
@@ -94,7 +97,11 @@ def test_the_log_says_that_compiling_takes_a_while(
     with caplog.at_level(logging.INFO):
         build(tmp_path)
         build(tmp_path)
-    assert [record.message for record in caplog.records if "compiling kernels, once: about" in record.message]
+    assert [
+        record.message
+        for record in caplog.records
+        if "compiling kernels, once: this may take a minute" in record.message
+    ]
     assert len(caplog.records) == 1
 
 
@@ -108,12 +115,94 @@ def test_a_compiler_that_fails_is_quoted_and_leaves_nothing(small: Path, tmp_pat
     compiler = compiler_that(tmp_path, "echo 'kernels.cpp:3: error: no such thing' >&2; exit 1")
     with pytest.raises(CannotBuild, match=r"c\+\+ failed: kernels.cpp:3: error: no such thing"):
         build(tmp_path / "cache", compiler=compiler)
-    assert [path.name for path in (tmp_path / "cache").iterdir()] == ["building.lock"]
+    left = {path.name for path in (tmp_path / "cache").iterdir()}
+    assert left == {"building.lock", f"{library_name()}.failed"}
 
 
-def test_a_compiler_that_is_killed_says_its_status(small: Path, tmp_path: Path) -> None:
+def test_what_failed_is_not_tried_again_at_every_start(small: Path, tmp_path: Path) -> None:
+    calls = tmp_path / "calls"
+    compiler = compiler_that(tmp_path, f"echo >> {calls}; echo 'error: no such thing' >&2; exit 1")
+    counts = set[int]()
+    for _ in range(3):
+        with pytest.raises(CannotBuild, match=r"c\+\+ failed: error: no such thing"):
+            build(tmp_path / "cache", compiler=compiler)
+        counts.add(len(calls.read_text()))
+    assert len(counts) == 1
+
+
+@needs_a_compiler
+def test_a_compiler_that_failed_is_asked_again_when_it_was_changed_or_a_day_later(
+    small: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "cache"
+    broken = compiler_that(tmp_path, "exit 1")
+    with pytest.raises(CannotBuild):
+        build(folder, compiler=broken)
+    [failure] = folder.glob("*.failed")
+    with pytest.raises(CannotBuild, match=f"until {failure} is deleted"):
+        build(folder, compiler=broken)
+    os.utime(failure, (0, 0))
+    with pytest.raises(CannotBuild, match=r"status 1$"):
+        build(folder, compiler=broken)
+    build(folder, compiler=compiler_that(tmp_path, f'exec {find_compiler()} "$@"'))
+    assert not failure.exists()
+
+
+def test_a_compiler_that_is_killed_says_its_status_and_is_asked_again(small: Path, tmp_path: Path) -> None:
+    calls = tmp_path / "calls"
+    compiler = compiler_that(tmp_path, f"echo >> {calls}; kill -9 $$")
     with pytest.raises(CannotBuild, match="failed: status -9"):
-        build(tmp_path / "cache", compiler=compiler_that(tmp_path, "kill -9 $$"))
+        build(tmp_path / "cache", compiler=compiler)
+    assert not list((tmp_path / "cache").glob("*.failed"))
+
+
+@needs_a_compiler
+@pytest.mark.skipif(len(building._variants()) == 1, reason="there is only one instruction set")
+def test_a_compiler_that_does_not_know_the_newest_instructions_makes_the_others(
+    small: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As GCC 9, which has no -mavx512bf16."""
+    (small / "one.cpp").write_text(
+        """extern "C" __attribute__((visibility("default"))) int sets() {
+        #ifndef TRIPTYCH_WITHOUT_AVX512
+            return 3;
+        #else
+            return 2;
+        #endif
+        }"""
+    )
+    refuse = 'case "$*" in *avx512bf16*) echo "error: unrecognized option" >&2; exit 1;; esac'
+    old = compiler_that(tmp_path, f'{refuse}\nexec {find_compiler()} "$@"')
+    assert ctypes.CDLL(str(build(tmp_path / "new"))).sets() == 3
+    assert not caplog.records
+    assert ctypes.CDLL(str(build(tmp_path / "old", compiler=old))).sets() == 2
+    assert [record.message for record in caplog.records] == [
+        f"{old} is too old for avx512: the kernels do without"
+    ]
+
+
+def test_errors_are_found_in_any_language(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A compiler speaks the user's, in whatever encoding."""
+    monkeypatch.setenv("LC_ALL", "de_DE.ISO-8859-1")
+    says = "[ \"$LC_ALL\" = C ] && echo 'error: \\351' >&2 || echo 'Fehler' >&2"
+    with pytest.raises(CannotBuild, match="failed: error: \ufffd"):
+        build(tmp_path / "cache", compiler=compiler_that(tmp_path, f"printf x; {says}; exit 1"))
+
+
+@needs_a_compiler
+def test_who_waits_for_another_process_says_so(
+    small: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    compiler = compiler_that(tmp_path, f'sleep 0.1; exec {find_compiler()} "$@"')
+    with caplog.at_level(logging.INFO), ThreadPoolExecutor(2) as both:
+        list(both.map(lambda _: build(tmp_path / "cache", compiler=compiler), range(2)))
+    messages = [record.message for record in caplog.records]
+    assert sorted(messages) == [
+        "another process is compiling kernels: waiting for it",
+        "compiling kernels, once: this may take a minute",
+    ]
 
 
 def test_a_folder_that_cannot_be_made_is_named(small: Path, tmp_path: Path) -> None:
