@@ -3,6 +3,7 @@
 ModelError
 ├── UnsupportedModel        this architecture, option, tokenizer or file type is not one of ours
 │   └── PickleRefused       the weights are there, but only as pickle, which runs code when read
+├── ModelTooLarge           it needs more memory than there is
 ├── BrokenCheckpoint        a file of the checkpoint cannot be read as what it claims to be
 │   └── WeightsMismatch     tensors missing, left over, or of another shape than the model's
 └── SourceError             the weights could not be brought to this machine
@@ -34,6 +35,17 @@ class PickleRefused(UnsupportedModel):
             f"{place} has its weights only as pickle ({_some(self.files)}), which runs code when read "
             "and is refused; safetensors or GGUF is needed"
         )
+
+
+class ModelTooLarge(ModelError):
+    """`needed` and `memory` in bytes: what loading takes at its peak, and what it may take."""
+
+    def __init__(self, path: Path, *, precision: str, needed: int, memory: int) -> None:
+        super().__init__(
+            f"{path} takes {needed / 1e9:.2f} GB while it is loaded as {precision}, and of memory "
+            f"{memory / 1e9:.2f} GB are free"
+        )
+        self.needed, self.memory = needed, memory
 
 
 class BrokenCheckpoint(ModelError):

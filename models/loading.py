@@ -15,7 +15,7 @@ from models.errors import UnsupportedModel
 from models.families import gguf
 from models.families.naming import Family
 from models.families.registry import read
-from models.filling import Tied, fill, materialize
+from models.filling import Tied, fill
 from models.layouts import HeadShape
 from models.loading_encoder import LoadedEncoder, load_encoder
 from models.loading_seq2seq import LoadedSeq2Seq, load_seq2seq
@@ -46,20 +46,24 @@ def load(
     packed: bool = True,
     kernels: Library | None = None,
     quantise: Quantise | None = None,
+    memory: int | None = None,
 ) -> LoadedDecoder | LoadedEncoder | LoadedSeq2Seq:
     """Load a model folder or `.gguf` file, with a masked-LM adapter's folder where an encoder has one.
 
     `packed=False` leaves every weight a plain parameter, as training needs it. `kernels`: what to run on
-    where the device is a CPU; `quantise`: what they are to keep of the weights.
+    where the device is a CPU; `quantise`: what they are to keep of the weights. `memory`: bytes that loading
+    may take, where there is a limit.
 
-    Raises UnsupportedModel naming what is not implemented, WeightsMismatch listing every tensor that is
-    missing or left over, ChecksumMismatch where the adapter belongs to other weights, and what
-    `open_checkpoint` raises.
+    Raises UnsupportedModel naming what is not implemented, ModelTooLarge before anything is allocated,
+    WeightsMismatch listing every tensor that is missing or left over, ChecksumMismatch where the adapter
+    belongs to other weights, and what `open_checkpoint` raises.
     """
     checkpoint = open_checkpoint(path)
     raw = _with_facts(checkpoint) if checkpoint.format is Format.GGUF else checkpoint.config
     family, config = read(raw)
-    target = Target(device=device, dtype=dtype, packed=packed, kernels=kernels, quantise=quantise)
+    target = Target(
+        device=device, dtype=dtype, packed=packed, kernels=kernels, quantise=quantise, memory=memory
+    )
     if isinstance(config, EncoderConfig):
         return load_encoder(checkpoint, family, config, target, adapter)
     if adapter is not None:
@@ -74,9 +78,9 @@ def _load_decoder(
 ) -> LoadedDecoder:
     with torch.device("meta"):
         decoder = Decoder(config)
-    materialize(decoder, target.device, target.dtype)
-    tied = Tied(copies=(family.head,)) if family.head and config.head is Head.TIED else None
     keep = target.kernels_used is not None  # they pack quantised blocks without a detour through tensors
+    target.materialize(decoder, checkpoint, keep=keep)
+    tied = Tied(copies=(family.head,)) if family.head and config.head is Head.TIED else None
     kept = fill(decoder, checkpoint, family, HeadShape.of(config), tied=tied, keep=keep)
     return LoadedDecoder(
         config=config,

@@ -16,7 +16,7 @@ from models.encoder import Encoder
 from models.errors import BrokenCheckpoint, ChecksumMismatch, UnsupportedModel
 from models.families.naming import Family
 from models.families.reading import architectures
-from models.filling import Tied, fill, materialize, provides
+from models.filling import Tied, fill, provides
 from models.heads import MaskedLM, MaskedLMHead, ScoringHead, TextScores, TokenScores
 from models.labels import Problem, read_labels, read_problem
 from models.layouts import HeadShape
@@ -81,7 +81,7 @@ def load_encoder(
     with torch.device("meta"):
         encoder = Encoder(config)
         whole = _with_head(encoder, config, task, checkpoint.config)
-    materialize(whole, target.device, target.dtype)
+    target.materialize(whole, checkpoint)
     tied = Tied(copies=(family.head,)) if family.head else None
     fill(whole, checkpoint, family, HeadShape.of(config), tied=tied)
     filler = whole if isinstance(whole, MaskedLM) else None

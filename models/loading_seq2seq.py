@@ -8,7 +8,7 @@ import torch
 
 from models.config import Head, Seq2SeqConfig
 from models.families.naming import Family
-from models.filling import Tied, alike, fill, materialize, provides
+from models.filling import Tied, alike, fill, provides
 from models.layouts import HeadShape
 from models.seq2seq import Seq2Seq
 from models.target import Target
@@ -35,7 +35,7 @@ def load_seq2seq(
     config = _as_stored(checkpoint, family, config)
     with torch.device("meta"):
         model = Seq2Seq(config)
-    materialize(model, target.device, target.dtype)
+    target.materialize(model, checkpoint)
     shape = HeadShape.of(config.decoder)
     fill(model, checkpoint, family, shape, tied=_tied(family, config), body="")
     return LoadedSeq2Seq(

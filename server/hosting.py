@@ -2,35 +2,23 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-import torch
-
 from models.config import DecoderConfig
-from models.invariance import scores_of
+from models.decoder import Decoder
 from models.kv_cache import KVCache
-from models.loading import LoadedDecoder, LoadedEncoder, LoadedSeq2Seq, load
-from models.native.attach import runs_apart
-from models.native.library import Library
-from models.native.quantise import Quantise
+from models.loading import LoadedDecoder, LoadedEncoder, LoadedSeq2Seq
 from models.numerics import numerics
+from models.seq2seq import Seq2Seq
 from models.weights.fingerprint import combine, digest_code
 from server.engine.messages import ModelSetup, Setup
-from server.execution.device import (
-    NotEnoughMemory,
-    choose_device,
-    choose_dtype,
-    free_memory,
-    is_batch_invariant,
-)
+from server.execution.computing import Computing, Loaded, Threaded
+from server.execution.device import NotEnoughMemory, allocating, free_memory
 from server.execution.encoding import EncoderRunner
 from server.execution.generation import DecoderRunner
-from server.execution.kernels import open_kernels
 from server.execution.runner import ModelRunner
-from server.execution.threads import usable_cores
 from server.request import ModelCard, Task
 from server.scheduling.blocks import BlockPool
 from server.scheduling.encoding import EncodingLane
@@ -45,10 +33,6 @@ LIBRARIES = ("numpy", "tokenizers", "llguidance")  # that decide over a text, be
 DECIDING = ("execution", "text", "request.py", "engine/sources.py", "scheduling/beams.py")
 STEP_TOKENS = {"cpu": 256, "cuda": 2048}  # by default; a quarter of a second on a small CPU
 
-logger = logging.getLogger(__name__)
-
-Loaded = LoadedDecoder | LoadedEncoder | LoadedSeq2Seq
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Member:
@@ -62,58 +46,34 @@ class Member:
 
 def load_all(setup: Setup) -> list[Member]:
     """Raises ModelError or DeviceError."""
-    device = choose_device(setup.device)
-    dtype = choose_dtype(setup.dtype, device)
-    quantise = None if setup.quantize == "none" else Quantise(setup.quantize)
-    kernels = _open_kernels(setup, device, dtype, quantise)
-    loaded = [
-        (
-            model,
-            load(
-                Path(model.path),
-                device=device,
-                dtype=dtype,
-                adapter=_path(model.adapter),
-                kernels=kernels,
-                quantise=quantise,
-            ),
-        )
-        for model in setup.models
-    ]
+    computing = Computing.of(
+        device=setup.device,
+        dtype=setup.dtype,
+        quantize=setup.quantize,
+        kernels=setup.kernels,
+        threads=setup.threads,
+        cache=Path(setup.cache),
+    )
+    loaded = [(model, computing.load(Path(model.path), _path(model.adapter))) for model in setup.models]
+    computing.check_kept({model.name: weights for model, weights in loaded})
     with_caches = sum(not isinstance(weights, LoadedEncoder) for _, weights in loaded)
-    memory = int(free_memory(device) * KV_SHARE) if setup.kv_memory is None else setup.kv_memory
-    share = memory // max(with_caches, 1)
-    step_tokens = setup.max_batch_tokens or STEP_TOKENS[device.type]
+    memory = int(free_memory(computing.device) * KV_SHARE) if setup.kv_memory is None else setup.kv_memory
     host = Host(
-        device,
-        dtype,
-        kv_memory=share,
-        step_tokens=step_tokens,
+        computing,
+        kv_memory=memory // max(with_caches, 1),
+        step_tokens=setup.max_batch_tokens or STEP_TOKENS[computing.device.type],
         max_sequences=setup.max_sequences,
         speculation=setup.speculation,
-        computing=_computing(device, dtype),
-        kernels=kernels,
-        quantise=quantise,
+        deciding=_deciding(computing),
     )
     return [host.admit(model, weights) for model, weights in loaded]
 
 
-def _open_kernels(
-    setup: Setup, device: torch.device, dtype: torch.dtype, quantise: Quantise | None
-) -> Library | None:
-    """Threads are shared out here: what PyTorch does beside kernels is little, and its threads would be in
-    the way of theirs."""
-    threads = setup.threads or usable_cores()
-    kernels = open_kernels(setup.kernels, Path(setup.cache), threads, device, dtype, quantise)
-    torch.set_num_threads(threads if kernels is None else 1)
-    return kernels
-
-
-def _computing(device: torch.device, dtype: torch.dtype) -> str:
+def _deciding(computing: Computing) -> str:
     """What decides over a text besides the weights: how this machine rounds, libraries, and our own code."""
     here = Path(__file__).parent
     code = digest_code(here.parent / "models", *(here / source for source in DECIDING))
-    return combine(numerics(device, dtype), code, *map(_installed, LIBRARIES))
+    return combine(numerics(computing.device, computing.dtype), code, *map(_installed, LIBRARIES))
 
 
 def _installed(library: str) -> str:
@@ -128,15 +88,12 @@ def _installed(library: str) -> str:
 class Host:
     """The device, and what each model may have of it; `kv_memory` in bytes, for each that has a cache."""
 
-    device: torch.device
-    dtype: torch.dtype
+    computing: Computing
     kv_memory: int
     step_tokens: int
     max_sequences: int
     speculation: bool
-    computing: str  # a fingerprint of everything but the weights
-    kernels: Library | None  # None: PyTorch computes
-    quantise: Quantise | None = None
+    deciding: str  # a fingerprint of everything but the weights
 
     def admit(self, model: ModelSetup, weights: Loaded) -> Member:
         """Raises NotEnoughMemory."""
@@ -156,7 +113,7 @@ class Host:
         return Member(
             card=self._card(model, weights, {Task.GENERATE}, max_tokens=longest),
             lane=self._lane(model, cache),
-            runner=DecoderRunner(weights.decoder, cache, self.device, kernels=self.kernels),
+            runner=self._decoding(weights.decoder, cache),
             weights=weights,
         )
 
@@ -176,7 +133,7 @@ class Host:
         return Member(
             card=replace(card, source_tokens=source_tokens, start_token=weights.config.start),
             lane=self._lane(model, cache, sources=True),
-            runner=DecoderRunner(weights.model, cache, self.device, kernels=self.kernels),
+            runner=self._decoding(weights.model, cache),
         )
 
     def _admit_encoder(self, model: ModelSetup, weights: LoadedEncoder) -> Member:
@@ -185,9 +142,17 @@ class Host:
         return Member(
             card=replace(card, embedding_size=weights.sentence.size, pooling=weights.sentence.pooling),
             lane=EncodingLane(model.name, max_batch_tokens=2 * self.step_tokens, max_passages=MAX_PASSAGES),
-            runner=EncoderRunner(weights.encoder, weights.masked_lm, weights.sentence, self.device),
+            runner=self._encoding(weights),
             weights=weights,
         )
+
+    def _decoding(self, decoder: Decoder | Seq2Seq, cache: KVCache) -> DecoderRunner:
+        return DecoderRunner(decoder, cache, self.computing.device, kernels=self.computing.kernels)
+
+    def _encoding(self, weights: LoadedEncoder) -> ModelRunner:
+        runner = EncoderRunner(weights.encoder, weights.masked_lm, weights.sentence, self.computing.device)
+        apart = self.computing.runs_apart(weights)
+        return Threaded(runner, self.computing, weights) if apart else runner
 
     def _lane(self, model: ModelSetup, cache: KVCache, *, sources: bool = False) -> GenerationLane:
         return GenerationLane(
@@ -205,21 +170,22 @@ class Host:
         Raises NotEnoughMemory.
         """
         fitting = self.kv_memory // KVCache.bytes_per_block(
-            config, BLOCK_SIZE, self.dtype, for_kernels=for_kernels
+            config, BLOCK_SIZE, self.computing.dtype, for_kernels=for_kernels
         )
         blocks = min(fitting, self.max_sequences * -(-tokens // BLOCK_SIZE))
         if blocks * BLOCK_SIZE < MIN_TOKENS:
             raise NotEnoughMemory(
                 f"--kv-memory: {self.kv_memory} bytes hold {blocks * BLOCK_SIZE} tokens of {model.name}"
             )
-        return KVCache(
-            config,
-            num_blocks=blocks,
-            block_size=BLOCK_SIZE,
-            device=self.device,
-            dtype=self.dtype,
-            for_kernels=for_kernels,
-        )
+        with allocating(f"the KV cache of {model.name}; --kv-memory says how much it may have"):
+            return KVCache(
+                config,
+                num_blocks=blocks,
+                block_size=BLOCK_SIZE,
+                device=self.computing.device,
+                dtype=self.computing.dtype,
+                for_kernels=for_kernels,
+            )
 
     def _card(self, model: ModelSetup, weights: Loaded, tasks: set[Task], *, max_tokens: int) -> ModelCard:
         return ModelCard(
@@ -230,34 +196,13 @@ class Host:
             max_tokens=max_tokens,
             vocab_size=weights.config.vocab_size,
             parameters=weights.parameters,
-            dtype=str(self.dtype).removeprefix("torch."),
-            device=self.device.type,
-            kernels=self._kernels_of(weights),
-            quantization=None if self.quantise is None else self.quantise.value,
-            fingerprint=combine(weights.fingerprint, self.computing),
-            batch_invariant=self._is_batch_invariant(weights),
+            dtype=self.computing.precision,
+            device=self.computing.device.type,
+            kernels=self.computing.kernels_of(weights),
+            quantization=self.computing.quantisation(weights),
+            fingerprint=combine(weights.fingerprint, self.deciding),
+            batch_invariant=self.computing.is_batch_invariant(weights),
         )
-
-    def _kernels_of(self, weights: Loaded) -> str:
-        """What computes, by name; said in the log where kernels do not do all of it."""
-        if self.kernels is None:
-            return "torch"
-        if not self._runs_apart(weights):
-            return self.kernels.name
-        attention = f"attention of {weights.config.architecture} in PyTorch"
-        logger.warning("our kernels have no operation for it: %s, slower than theirs", attention)
-        return f"{self.kernels.name}; {attention}"
-
-    def _is_batch_invariant(self, weights: Loaded) -> bool:
-        scores = scores_of(weights.config)
-        ours = is_batch_invariant(self.device, self.dtype, scores, self.kernels, self.quantise)
-        if not self._runs_apart(weights):
-            return ours
-        return ours and is_batch_invariant(self.device, torch.float32, scores)
-
-    def _runs_apart(self, weights: Loaded) -> bool:
-        """Whether PyTorch computes its attention, and kernels the rest."""
-        return self.kernels is not None and isinstance(weights, LoadedEncoder) and runs_apart(weights.encoder)
 
 
 def _path(text: str | None) -> Path | None:

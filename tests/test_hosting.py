@@ -13,6 +13,7 @@ from models.loading import load
 from models.native.library import Library
 from server import hosting
 from server.engine.messages import ModelSetup
+from server.execution.computing import Computing
 from tests.models import encoder_configs
 
 CPU = torch.device("cpu")
@@ -29,13 +30,14 @@ def test_the_fingerprint_follows_the_libraries_that_decide_over_a_text(
         return installed[library]
 
     monkeypatch.setattr(hosting, "version", version)
-    seen = {hosting._computing(CPU, torch.float32)}
-    assert hosting._computing(CPU, torch.float32) in seen
+    computing = Computing(device=CPU, dtype=torch.float32, threads=1)
+    seen = {hosting._deciding(computing)}
+    assert hosting._deciding(computing) in seen
     for library in list(installed):
         installed[library] += ".1"
-        seen.add(hosting._computing(CPU, torch.float32))
+        seen.add(hosting._deciding(computing))
     del installed["llguidance"]  # an extra
-    seen.add(hosting._computing(CPU, torch.float32))
+    seen.add(hosting._deciding(computing))
     assert len(seen) == 5
 
 
@@ -52,16 +54,9 @@ def test_attention_that_kernels_do_not_know_is_named(
 ) -> None:
     config = encoder_configs.CONFIGS[family]()
     transformers.AutoModelForMaskedLM.from_config(config).save_pretrained(tmp_path)
+    computing = Computing(device=CPU, dtype=torch.float32, threads=2, kernels=kernels)
     host = hosting.Host(
-        CPU,
-        torch.float32,
-        kv_memory=0,
-        step_tokens=16,
-        max_sequences=1,
-        speculation=False,
-        computing="",
-        kernels=kernels,
-        quantise=None,
+        computing, kv_memory=0, step_tokens=16, max_sequences=1, speculation=False, deciding=""
     )
     loaded = load(tmp_path, device=CPU, dtype=torch.float32, kernels=kernels)
     card = host.admit(ModelSetup(name="m", path="", source=""), loaded).card

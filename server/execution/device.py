@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -69,12 +72,29 @@ def free_memory(device: torch.device) -> int:
     return max(available, 0)
 
 
+@contextmanager
+def allocating(purpose: str) -> Iterator[None]:
+    """Turns whatever an allocation that fails raises into NotEnoughMemory for this purpose."""
+    try:
+        yield
+    except (MemoryError, RuntimeError, OSError) as error:
+        if not _is_for_want_of_memory(error):
+            raise
+        raise NotEnoughMemory(f"not enough memory for {purpose}: {error}") from error
+
+
+def _is_for_want_of_memory(error: Exception) -> bool:
+    """NumPy raises MemoryError; PyTorch errors of its own, on a CPU one that has only its text; the system
+    says ENOMEM."""
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
 def _reclaimable() -> int:
     """Bytes of a container's use that are only copies of files, given up when somebody needs room."""
-    for line in _lines(Path("/sys/fs/cgroup/memory.stat")):
-        if line.startswith("inactive_file "):
-            return int(line.split()[1])
-    return 0
+    lines = (line.split() for line in _lines(Path("/sys/fs/cgroup/memory.stat")))
+    return sum(int(size) for name, size in lines if name in ("inactive_file", "active_file"))
 
 
 def _lines(path: Path) -> list[str]:

@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 
 
 class KernelsUnavailable(DeviceError):
-    """Those that were asked for by name cannot be had."""
+    """Those that were asked for by name, or that quantised weights need, cannot be had."""
 
 
 def open_kernels(
@@ -27,26 +27,34 @@ def open_kernels(
     dtype: torch.dtype,
     quantise: Quantise | None = None,
 ) -> Library | None:
-    """None where PyTorch computes: as asked for, on a GPU, or, said in the log, for want of a compiler.
+    """`kernels` as `--kernels` says it; None where PyTorch computes: as asked for, on a GPU, or, said in the
+    log, for want of a compiler or of kernels for `dtype`.
 
-    Raises KernelsUnavailable where others than "auto" cannot be had, or where weights are to be quantised,
-    which PyTorch does not compute with.
+    Raises KernelsUnavailable where they are asked for by name and cannot be had, or where weights are to be
+    quantised, which PyTorch does not compute with.
     """
-    try:
-        if device.type != "cpu":
-            raise CannotBuild(f"they are for CPUs, not for {device.type}")
-        if kernels == "torch":
-            raise CannotBuild("--kernels torch chooses PyTorch's")
-        if dtype not in FORMATS:
-            raise CannotBuild(f"there are none for {dtype}")
-        return open_library(cache, kernels=kernels, threads=threads)
-    except CannotBuild as error:
-        if quantise is not None:
-            needed = f"--quantize {quantise.value} needs kernels of our own"
-            raise KernelsUnavailable(f"{needed}: {error}") from error
-        if kernels == "torch" or device.type != "cpu":
-            return None
-        if kernels != "auto":
-            raise KernelsUnavailable(f"--kernels {kernels}: {error}") from error
-        logger.warning("no kernels of our own: %s. PyTorch computes, three to five times slower", error)
-        return None
+    missing = _out_of_question(kernels, device, dtype)
+    if missing is None:
+        try:
+            return open_library(cache, kernels=kernels, threads=threads)
+        except CannotBuild as error:
+            missing = str(error)
+    if quantise is not None:
+        raise KernelsUnavailable(f"--quantize {quantise.value} needs kernels of our own: {missing}")
+    if kernels not in ("auto", "torch"):
+        raise KernelsUnavailable(f"--kernels {kernels}: {missing}")
+    if kernels == "auto" and device.type == "cpu":
+        logger.warning("no kernels of our own: %s. PyTorch computes, three to five times slower", missing)
+    return None
+
+
+def _out_of_question(kernels: str, device: torch.device, dtype: torch.dtype) -> str | None:
+    """Why none need be looked for; None where they may be had."""
+    if kernels == "torch":
+        return "--kernels torch chooses PyTorch's"
+    if device.type != "cpu":
+        return f"they are for CPUs, not for {device.type}"
+    if dtype not in FORMATS:
+        name = str(dtype).removeprefix("torch.")
+        return f"they compute in float32 and bfloat16, not in {name}: see --dtype"
+    return None

@@ -235,7 +235,9 @@ def main() -> None:
     parser.add_argument("--profile", action="store_true", help="where Python spends it, by cProfile")
     chosen = parser.parse_args()
     torch.set_num_threads(1)  # as beside the native kernels, whose threads have the cores
-    kernels = open_kernels(chosen.kernels, Settings().cache, usable_cores(), CPU, torch.float32)
+    kernels = open_kernels(
+        chosen.kernels, cache=Settings().cache, threads=usable_cores(), device=CPU, dtype=torch.float32
+    )
     sampling = Sampling(temperature=chosen.temperature, top_p=chosen.top_p)
     if chosen.profile:
         profile = cProfile.Profile()
