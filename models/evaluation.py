@@ -49,12 +49,16 @@ def continuing(tokens: Sequence[int], *, size: int, stride: int, start: Sequence
     """Windows of at most `size` tokens, `stride` apart, in which each token is told once, by all before it.
 
     Each begins with `start`. The first token is told only behind a start; all but those of the first window
-    have at least `size - stride` before them.
+    have at least `size - stride` before them. ValueError where that leaves a window nothing of the text that
+    another has told, or nothing new.
     """
+    room = size - len(start)
+    if not 1 <= stride < room:
+        raise ValueError(f"windows with room for {room} tokens cannot be {stride} apart")
     windows, told = list[Window](), 0 if start else 1
     while told < len(tokens):
-        begin = max(0, told - (size - stride)) if told > 1 else 0
-        end = min(len(tokens), begin + size - len(start))
+        begin = max(0, told - (room - stride)) if windows else 0
+        end = min(len(tokens), begin + room)
         places = range(told - begin + len(start), end - begin + len(start))
         windows.append(Window(tokens=(*start, *tokens[begin:end]), places=tuple(places)))
         told = end
@@ -66,10 +70,12 @@ def hiding(
 ) -> list[tuple[Window, tuple[int, ...]]]:
     """Pieces of at most `size` tokens with those `around` them, where every seventh of a text is `mask`.
 
-    Each with the tokens that are hidden.
+    Each with the tokens that are hidden. ValueError where what is around leaves no room.
     """
     before, after = around
     windows, room = list[tuple[Window, tuple[int, ...]]](), size - len(before) - len(after)
+    if room < 1:
+        raise ValueError(f"{len(before) + len(after)} special tokens fill a window of {size}")
     for begin in range(0, len(tokens), room):
         piece = list(tokens[begin : begin + room])
         places = range(HIDDEN_EVERY // 2, len(piece), HIDDEN_EVERY)
@@ -118,15 +124,25 @@ def masked_score(model: MaskedLM, device: torch.device = _CPU) -> Score:
 
 @torch.inference_mode()
 def evaluate(
-    windows: Sequence[Window], told: Sequence[Sequence[int]], score: Score, other: Score | None = None
+    windows: Sequence[Window],
+    told: Sequence[Sequence[int]],
+    score: Score,
+    other: Score | None = None,
+    *,
+    watch: Callable[[int], None] | None = None,
 ) -> Evaluation:
-    """`told`: the right tokens at the places of each window. ValueError where there are none at all."""
+    """`told`: the right tokens at the places of each window; `watch` hears how many were told so far.
+
+    ValueError where there are none at all.
+    """
     sums = _Sums()
     for window, right in zip(windows, told, strict=True):
         theirs = None if other is None else other(window)
         parts = torch.split(torch.tensor(right), _ROWS)
         for logits, targets in zip(score(window), parts, strict=True):
             sums.add(logits.cpu(), targets, None if theirs is None else next(theirs).cpu())
+            if watch is not None:
+                watch(sums.tokens)
     return sums.mean()
 
 
@@ -134,7 +150,7 @@ class _Sums:
     """Over tokens."""
 
     def __init__(self) -> None:
-        self._tokens = 0
+        self.tokens = 0
         self._nats, self._other_nats, self._divergence = 0.0, 0.0, 0.0
         self._first, self._five, self._agreeing = 0, 0, 0
         self._compared = False
@@ -144,7 +160,7 @@ class _Sums:
         said = logits.log_softmax(-1)
         right = said.gather(1, targets[:, None])
         rank = (said > right).sum(1)
-        self._tokens += len(targets)
+        self.tokens += len(targets)
         self._nats -= float(right.double().sum())
         self._first += int((rank == 0).sum())
         self._five += int((rank < 5).sum())
@@ -156,9 +172,9 @@ class _Sums:
             self._agreeing += int((said.argmax(-1) == reference.argmax(-1)).sum())
 
     def mean(self) -> Evaluation:
-        if not self._tokens:
+        if not self.tokens:
             raise ValueError("the text is too short: there is no token to tell")
-        of = self._tokens
+        of = self.tokens
         return Evaluation(
             tokens=of,
             perplexity=math.exp(self._nats / of),
