@@ -21,6 +21,7 @@ class KernelsUnavailable(DeviceError):
 
 def open_kernels(
     kernels: str,
+    *,
     cache: Path,
     threads: int,
     device: torch.device,
