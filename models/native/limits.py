@@ -10,43 +10,59 @@ from dataclasses import dataclass
 import numpy as np
 
 from models.native.library import Library
+from models.native.memory import Arena
 from models.native.structures import Format
 
 OPERANDS = (Format.FLOAT32, Format.BFLOAT16, Format.INT8)
-_BYTES = 256 << 20  # far more than any cache holds
+BEYOND_CACHES = 256 << 20  # bytes, far more than any cache holds
+_LEAST_BYTES = 1 << 20
 _ROUNDS = 2_000_000
-_TRIES = 5
+_TRIES = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """Of all threads together: bytes a second from memory, multiplications and additions a second."""
+    """Of all threads together: bytes a second, multiplications and additions a second.
 
-    bytes_per_s: float
+    `memory_per_s`: from memory; `reread_per_s`: of what is read again and again, as steps read matrices:
+    where that is little, caches keep some of it.
+    """
+
+    memory_per_s: float
+    reread_per_s: float
     operations_per_s: Mapping[Format, float]
 
     def seconds(self, nbytes: float, operations: float, format_: Format) -> float:
-        """What moving so much and computing so much takes at least: one hides the other."""
-        return max(nbytes / self.bytes_per_s, operations / self.operations_per_s[format_])
+        """What reading so much of it and computing so much takes at least: one hides the other."""
+        return max(nbytes / self.reread_per_s, operations / self.operations_per_s[format_])
 
 
-def measure(library: Library) -> Limits:
-    """The best of a few tries each; about a second."""
-    threads = library.threads
-    return Limits(
-        bytes_per_s=_read(threads),
-        operations_per_s={format_: _multiply(library, format_, threads) for format_ in OPERANDS},
-    )
+def measure_reading(threads: int, nbytes: int) -> float:
+    """Bytes a second: each thread takes the largest number of its share of a table, over and over.
 
+    The table has `nbytes`, between `BEYOND_CACHES` and a megabyte.
+    """
+    size = min(max(nbytes, _LEAST_BYTES), BEYOND_CACHES) // 8 * 8
+    table = Arena().allocate(size).numpy().view(np.int64)
+    table.fill(1)  # pages that nobody wrote are all the same one
+    shares = np.array_split(table, threads)
+    times = -(-BEYOND_CACHES // size)
 
-def _read(threads: int) -> float:
-    """Bytes a second: each thread takes the largest number of its share of a table."""
-    parts = np.array_split(np.ones(_BYTES // 8, np.int64), threads)
+    def read(share: np.ndarray[tuple[int], np.dtype[np.int64]]) -> None:
+        for _ in range(times):
+            share.max()
+
     with ThreadPoolExecutor(threads) as pool:
-        return _BYTES / min(_timed(lambda: list(pool.map(np.max, parts))) for _ in range(_TRIES))
+        return times * size / min(_timed(lambda: list(pool.map(read, shares))) for _ in range(_TRIES))
 
 
-def _multiply(library: Library, format_: Format, threads: int) -> float:
+def measure_arithmetic(library: Library) -> dict[Format, float]:
+    """Multiplications and additions a second, counted one by one, by the format of what is multiplied."""
+    return {format_: _multiply(library, format_) for format_ in OPERANDS}
+
+
+def _multiply(library: Library, format_: Format) -> float:
+    threads = library.threads
     sinks = np.zeros((threads, 16), np.float32)
 
     def one(thread: int) -> int:

@@ -1,6 +1,7 @@
 """The commands that talk to a running server: what may be typed, and what each of them does.
 
-They need the client, a distribution of its own, and import it only when one of them runs.
+They need the client, a distribution of its own, and import it only when one of them runs. Those that measure
+a model in this process are registered here, too: `measuring`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from server.shell import flags
 from server.shell.conversation import Conversation, converse
+from server.shell.measuring import offline, profile
 from server.shell.running import Differs, client_missing, run
 from server.shell.terminal import printable, show, text_of
 
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
 
 DEFAULT_URL = "http://127.0.0.1:8000"
+_OFFLINE = (
+    f"{offline.OFFLINE}: a model in this process instead; {offline.OFFLINE} --help lists the flags for that"
+)
 
 
 def add_commands(subparsers: Subparsers) -> None:
@@ -35,6 +40,7 @@ def add_commands(subparsers: Subparsers) -> None:
     _add_translate(subparsers)
     _add_verify(subparsers)
     _add_bench(subparsers)
+    profile.add_command(subparsers)
 
 
 # What may be typed.
@@ -107,7 +113,10 @@ def _add_verify(subparsers: Subparsers) -> None:
 def _add_bench(subparsers: Subparsers) -> None:
     # The flags are the load generator's own. With a prefix that nobody types, argparse leaves all to it.
     parser = subparsers.add_parser(
-        "bench", help="measure a server under load; --help lists its flags", add_help=False, prefix_chars="\0"
+        "bench",
+        help=f"measure a server under load, or a model by itself ({offline.OFFLINE}); --help lists its flags",
+        add_help=False,
+        prefix_chars="\0",
     )
     parser.add_argument("arguments", nargs="*")
     parser.set_defaults(run=_bench)
@@ -125,11 +134,13 @@ def _add_command(subparsers: Subparsers, name: str, summary: str, talk: Talk) ->
 
 
 def _bench(args: argparse.Namespace) -> int:
+    if offline.OFFLINE in args.arguments:
+        return offline.main(args.arguments, program="triptych bench")
     try:
         from triptych_client.bench.command import main
     except ModuleNotFoundError as missing:
         return client_missing("bench", missing)
-    return main(args.arguments, program="triptych bench")
+    return main(args.arguments, program="triptych bench", epilog=_OFFLINE)
 
 
 def _generate(client: Client, args: argparse.Namespace) -> None:

@@ -22,9 +22,16 @@ from triptych_client.bench.report import Report, as_json, check_slo, summarize
 from triptych_client.bench.table import table
 
 
-def main(arguments: Sequence[str] | None = None, program: str = "python -m triptych_client.bench") -> int:
-    """0 where every request succeeded, 1 where any failed, 2 for a mistaken command line, 130 for Ctrl-C."""
-    parser = parser_of(program)
+def main(
+    arguments: Sequence[str] | None = None,
+    program: str = "python -m triptych_client.bench",
+    epilog: str | None = None,
+) -> int:
+    """0 where every request succeeded, 1 where any failed, 2 for a mistaken command line, 130 for Ctrl-C.
+
+    `epilog`: what `--help` ends with.
+    """
+    parser = parser_of(program, epilog)
     flags = parser.parse_args(arguments)
     try:
         return _run(flags)

@@ -15,9 +15,10 @@ from triptych_client.bench.slo import Slo
 STDOUT = "-"
 
 
-def parser_of(program: str) -> argparse.ArgumentParser:
+def parser_of(program: str, epilog: str | None = None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=program,
+        epilog=epilog,
         description="Measures a text-inference server over HTTP, one that speaks OpenAI's, TGI's or TEI's "
         "API: throughput, latency, goodput.",
     )
