@@ -1,298 +1,204 @@
 // Softmax(Q K^T * scale) V over the cache: Vaswani et al. 2017, eq. 1; in parts as in Dao et al. 2022,
 // arXiv 2205.14135, whose partial results are joined by their maxima.
 //
-// A part is a few queries of a sequence, all heads that share a key head, and CHUNK keys from a multiple of
+// A part is a few queries of a sequence, the heads that share a key head, and CHUNK keys from a multiple of
 // CHUNK on. Where chunks begin does not depend on the step, nor does the order in which they are joined: a
 // query has the same bits generated one by one or computed with a whole prompt.
 #pragma once
-#include "plan.h"
-#include "product.h"
+#include "cache_product.h"
+#include "kernels.h"
+#include "rows.h"
+#include "softmax.h"
 
 namespace TRIPTYCH_ISA {
 
-constexpr int BLOCK_VECTORS = BLOCK_TOKENS / LANES;
-constexpr int WIDTH = LANES == 16 ? 4 : 2;  // vectors of a value head at a time
-constexpr int SCORE_ROWS = LANES == 16 ? 12 : 2;
-constexpr int VALUE_ROWS = LANES == 16 ? 6 : 2;
+constexpr int SOFTENED_ROWS = LANES == 16 ? 12 : LANES;  // whose softmax ends in one vector
+static_assert(SOFTENED_ROWS <= LANES && SOFTENED_ROWS <= ATTENDED_ROWS);
 
-struct Block {
-    const char *keys, *values;
-};
-
-// Scores of ROWS queries and BLOCKS blocks of keys, to rows of CHUNK.
-template <class Word, int ROWS, int BLOCKS>
-INLINE void score(const char* queries, int64_t stride, int words, const Block* blocks, float* scores) {
-    Floats sums[ROWS][BLOCKS * BLOCK_VECTORS];
-    UNROLL for (int row = 0; row < ROWS; ++row) UNROLL for (int v = 0; v < BLOCKS * BLOCK_VECTORS; ++v)
-        sums[row][v] = Floats{};
-    for (int word = 0; word < words; ++word) {
-        Ints keys[BLOCKS * BLOCK_VECTORS];
-        UNROLL for (int b = 0; b < BLOCKS; ++b) UNROLL for (int v = 0; v < BLOCK_VECTORS; ++v)
-            keys[b * BLOCK_VECTORS + v] =
-                load_words((const int32_t*)blocks[b].keys + word * BLOCK_TOKENS + v * LANES);
-        UNROLL for (int row = 0; row < ROWS; ++row) {
-            int32_t value;
-            memcpy(&value, queries + row * stride + word * 4, 4);
-            const Ints spread = all_words(value);
-            UNROLL for (int v = 0; v < BLOCKS * BLOCK_VECTORS; ++v) sums[row][v] =
-                Word::dot(sums[row][v], keys[v], spread);
-        }
-    }
-    UNROLL for (int row = 0; row < ROWS; ++row) UNROLL for (int v = 0; v < BLOCKS * BLOCK_VECTORS; ++v)
-        store(scores + row * CHUNK + v * LANES, sums[row][v]);
-}
-
-template <class Word, int ROWS>
-INLINE void score_blocks(const char* queries, int64_t stride, int words, const Block* blocks, int count,
-                         float* scores) {
-    constexpr int TOGETHER = LANES < 16 ? 1 : ROWS <= 4 ? 4 : 2;
-    int block = 0;
-    for (; block + TOGETHER <= count; block += TOGETHER)
-        score<Word, ROWS, TOGETHER>(queries, stride, words, blocks + block, scores + block * BLOCK_TOKENS);
-    if constexpr (TOGETHER == 4)
-        for (; block + 2 <= count; block += 2)
-            score<Word, ROWS, 2>(queries, stride, words, blocks + block, scores + block * BLOCK_TOKENS);
-    for (; block < count; ++block)
-        score<Word, ROWS, 1>(queries, stride, words, blocks + block, scores + block * BLOCK_TOKENS);
-}
-
-template <class Word, int ROWS>
-inline void score_rows(int rows, const char* queries, int64_t stride, int words, const Block* blocks,
-                       int count, float* scores) {
-    if constexpr (ROWS == 1) {
-        score_blocks<Word, 1>(queries, stride, words, blocks, count, scores);
-    } else {
-        if (rows == ROWS)
-            score_blocks<Word, ROWS>(queries, stride, words, blocks, count, scores);
-        else
-            score_rows<Word, ROWS - 1>(rows, queries, stride, words, blocks, count, scores);
-    }
-}
-
-// ROWS of weights [CHUNK] times values, to rows of `padded` floats: WIDTH vectors of them.
-template <class Word, int ROWS, int VECS>
-INLINE void weigh(const char* weights, int padded, int column, const Block* blocks, int count, float* results,
-                  int64_t results_stride) {
-    constexpr int STEPS = BLOCK_TOKENS / Word::PER_WORD;
-    Floats sums[ROWS][VECS];
-    UNROLL for (int row = 0; row < ROWS; ++row) UNROLL for (int v = 0; v < VECS; ++v) sums[row][v] = Floats{};
-    for (int block = 0; block < count; ++block) {
-        const int32_t* values = (const int32_t*)blocks[block].values + column;
-        const char* place = weights + block * STEPS * 4;
-        for (int step = 0; step < STEPS; ++step, values += padded) {
-            Ints words[VECS];
-            UNROLL for (int v = 0; v < VECS; ++v) words[v] = load_words(values + v * LANES);
-            UNROLL for (int row = 0; row < ROWS; ++row) {
-                int32_t value;
-                memcpy(&value, place + row * (CHUNK / Word::PER_WORD * 4) + step * 4, 4);
-                const Ints spread = all_words(value);
-                UNROLL for (int v = 0; v < VECS; ++v) sums[row][v] =
-                    Word::dot(sums[row][v], words[v], spread);
-            }
-        }
-    }
-    UNROLL for (int row = 0; row < ROWS; ++row) UNROLL for (int v = 0; v < VECS; ++v)
-        store(results + row * results_stride + column + v * LANES, sums[row][v]);
-}
-
-template <class Word, int ROWS>
-INLINE void weigh_columns(const char* weights, int padded, const Block* blocks, int count, float* results,
-                          int64_t stride) {
-    int column = 0;
-    for (; column + WIDTH * LANES <= padded; column += WIDTH * LANES)
-        weigh<Word, ROWS, WIDTH>(weights, padded, column, blocks, count, results, stride);
-    for (; column < padded; column += LANES)
-        weigh<Word, ROWS, 1>(weights, padded, column, blocks, count, results, stride);
-}
-
-template <class Word, int ROWS>
-inline void weigh_rows(int rows, const char* weights, int padded, const Block* blocks, int count,
-                       float* results, int64_t stride) {
-    if constexpr (ROWS == 1) {
-        weigh_columns<Word, 1>(weights, padded, blocks, count, results, stride);
-    } else {
-        if (rows == ROWS)
-            weigh_columns<Word, ROWS>(weights, padded, blocks, count, results, stride);
-        else
-            weigh_rows<Word, ROWS - 1>(rows, weights, padded, blocks, count, results, stride);
-    }
-}
-
-// ---- between scores and weights
-
-// 0, 1, 2 …
-INLINE Floats counting() {
-    Floats vector;
-    for (int i = 0; i < LANES; ++i) vector[i] = (float)i;
-    return vector;
-}
-
-// What is added to the scores of the query at `position` and keys from `key` on.
-INLINE Floats score_bias(const Heads& heads, int head, int position, int key) {
-    switch (heads.bias) {
-        case ALIBI:
-            return (counting() + all((float)(key - position))) * all(heads.slopes[head]);
-        case ALIBI_ROUNDED: {
-            Floats heights;
-            const float slope = heads.slopes[head];
-            const float own = from_bf16(to_bf16(slope * from_bf16(to_bf16((float)position))));
-            for (int i = 0; i < LANES; ++i)
-                heights[i] = from_bf16(to_bf16(slope * from_bf16(to_bf16((float)(key + i))))) - own;
-            return heights * all(heads.bias_scale);
-        }
-        case BY_DISTANCE: {
-            Floats added;
-            const int most = heads.distances;
-            const float* table = heads.slopes + (int64_t)head * (2 * most + 1) + most;
-            for (int i = 0; i < LANES; ++i) {
-                const int distance = key + i - position;
-                added[i] = table[distance < -most ? -most : distance > most ? most : distance];
-            }
-            return added;
-        }
-        default:
-            return Floats{};
-    }
-}
-
-// Where a row's keys begin and end, within [0, keys of the sequence).
-struct Seen {
-    int first, behind;
-};
-
-INLINE Seen seen_by(const Heads& heads, int position, int length) {
-    Seen seen{0, length};
-    if (heads.causal && position + 1 < length) seen.behind = position + 1;
-    if (heads.window) {
-        const int reach = heads.causal ? heads.window - 1 : heads.window;
-        if (position - reach > 0) seen.first = position - reach;
-        if (!heads.causal && position + reach + 1 < length) seen.behind = position + reach + 1;
-    }
-    return seen;
-}
-
-// Raw scores of some keys as the softmax takes them, where that is more than a scale; those not seen are
-// minus infinity.
-template <bool PLAIN>
-INLINE Floats bent(const Heads& heads, int head, int position, Seen seen, int key, Floats score) {
-    if constexpr (!PLAIN) {
-        score *= all(heads.scale);
-        if (heads.cap < __builtin_inff()) score = tanh(score / all(heads.cap)) * all(heads.cap);
-        if (heads.bias) score += score_bias(heads, head, position, key);
-    }
-    if (key >= seen.first && key + LANES <= seen.behind) return score;
-    const Floats place = counting() + all((float)key);
-    const Ints hidden = (place < all((float)seen.first)) | (place >= all((float)seen.behind));
-    return choose(hidden, all(-__builtin_inff()), score);
-}
-
-// A row of raw scores of the keys from `start` on to weights e^(s - max), in the cache's format.
-// Returns max and sum; minus infinity and 0 where no key is seen. PLAIN: neither caps nor biases, so that the
-// scale can wait.
-template <class Word, bool PLAIN>
-inline void soften(const Heads& heads, int head, int position, Seen seen, int start, int count, float* scores,
-                   typename Word::Element* weights, float* max, float* sum_) {
-    Floats most = all(-__builtin_inff());
-    for (int i = 0; i < count; i += LANES) {
-        const Floats value = bent<PLAIN>(heads, head, position, seen, start + i, load(scores + i));
-        most = larger(value, most);
-        store(scores + i, value);
-    }
-    const float scale = PLAIN ? heads.scale : 1.0f;
-    *max = largest(most) * scale;
-    Floats sums{};
-    const Floats top = all(*max > -__builtin_inff() ? -*max : 0.0f);
-    for (int i = 0; i < count; i += LANES) {
-        const Floats weight = exp(fma(load(scores + i), all(scale), top));
-        sums += weight;
-        Word::write(weights + i, weight);
-    }
-    *sum_ = sum(sums);
-}
-
-// ---- a part, and what joins parts
-
-// Rows of a part are queries times the heads of a group; results [rows][2 + padded_dim]: max, sum, values.
+// Rows of a part are queries times the heads of a group, of one key head after the other.
 template <class Word>
-inline void attend_part(const Heads& heads, const Part& part, const Tally& tally, const char* queries,
-                        const View& view, const char* keys, const char* values, char* scratch) {
+struct Attending {
     using Element = typename Word::Element;
-    const int group = heads.heads / heads.kv_heads, rows = tally.queries * group, padded = heads.padded_dim;
-    const int64_t head_bytes = (int64_t)padded * BLOCK_TOKENS * sizeof(Element);
-    float* scores = (float*)scratch;
-    Element* weights = (Element*)(scores + SCORE_ROWS * CHUNK);
-    const int slice = tally.slice, length = view.lengths[slice];
-    const int first = part.first / BLOCK_TOKENS,
-              count = (part.behind + BLOCK_TOKENS - 1) / BLOCK_TOKENS - first;
-    Block blocks[CHUNK / BLOCK_TOKENS];
-    const int32_t* table = view.blocks + view.tables[slice] + first;
-    for (int i = 0; i < count; ++i) {
-        const int64_t place = ((int64_t)table[i] * heads.kv_heads + tally.head) * head_bytes;
-        blocks[i] = {keys + place, values + place};
-        if (rows <= SCORE_ROWS)  // read once: fetch it before it is needed
-            for (int64_t line = 0; line < head_bytes; line += 64)
-                __builtin_prefetch(blocks[i].values + line, 0, 2);
-    }
-    const bool plain = heads.cap == __builtin_inff() && !heads.bias && heads.scale > 0;
-    const int64_t stride = padded * (int64_t)sizeof(Element);
-    const int64_t result_stride = padded + 2;
-    for (int row = 0; row < rows; row += SCORE_ROWS) {
-        const int some = rows - row < SCORE_ROWS ? rows - row : SCORE_ROWS;
-        const int last_position = tally.position + (row + some - 1) / group;
-        // Blocks that no row of these sees are left out: they would add zeros.
-        int used = (seen_by(heads, last_position, length).behind + BLOCK_TOKENS - 1) / BLOCK_TOKENS - first;
-        used = used < 0 ? 0 : used < count ? used : count;
-        score_rows<Word, SCORE_ROWS>(some, queries + row * stride, stride, padded / Word::PER_WORD, blocks,
-                                     used, scores);
-        for (int i = 0; i < some; ++i) {
-            const int position = tally.position + (row + i) / group,
-                      head = tally.head * group + (row + i) % group;
-            float* result = part.results + (row + i) * result_stride;
-            const auto soften_row = plain ? soften<Word, true> : soften<Word, false>;
-            soften_row(heads, head, position, seen_by(heads, position, length), first * BLOCK_TOKENS,
-                       used * BLOCK_TOKENS, scores + i * CHUNK, weights + i * CHUNK, result, result + 1);
-        }
-        for (int i = 0; i < some; i += VALUE_ROWS)
-            weigh_rows<Word, VALUE_ROWS>(some - i < VALUE_ROWS ? some - i : VALUE_ROWS,
-                                         (const char*)(weights + i * CHUNK), padded, blocks, used,
-                                         part.results + (row + i) * result_stride + 2, result_stride);
-    }
-}
 
-INLINE float exp1(float x) {
-    if (x < -87.3f) return 0.0f;
-    return exp(all(x))[0];
-}
+    const Heads& heads;
+    const View& view;
+    const Tally& tally;
+    const Part& part;
+    const char* queries;    // of the first key head
+    int64_t queries_bytes;  // from one key head to the next
+    float* scores;          // [rows][CHUNK]
+    Element* weights;       // [rows][CHUNK]
+    int first = part.first / BLOCK_TOKENS, count = (part.behind + BLOCK_TOKENS - 1) / BLOCK_TOKENS - first;
+    int group = heads.heads / heads.kv_heads, rows = tally.queries * group;  // of a key head
+    int padded = heads.padded_dim;
+    int64_t stride = padded * (int64_t)sizeof(Element), head_bytes = stride * BLOCK_TOKENS;
+    const Results results = part.results(tally.heads * rows);
+    Block blocks[CHUNK / BLOCK_TOKENS] = {};  // of the first key head
+
+    bool few() const { return rows * tally.heads <= ATTENDED_ROWS; }
+
+    void find_blocks(const char* keys, const char* values) {
+        const int32_t* table = view.blocks + view.tables[tally.slice] + first;
+        for (int i = 0; i < count; ++i) {
+            const int64_t place = ((int64_t)table[i] * heads.kv_heads + tally.head) * head_bytes;
+            blocks[i] = {keys + place, values + place};
+        }
+    }
+
+    // Many rows, all of the same key head: keys and values come from the nearest caches.
+    void attend() {
+        in_tiles(rows, SOFTENED_ROWS, [&](int row, int behind) {
+            const int used = blocks_of(behind - 1);
+            score_some(0, row, behind, blocks, used, scores);
+            finish(0, row, behind, used, scores, weights);
+        });
+    }
+
+    // Few rows: keys and values come from memory, and are read as they lie there. What will have to be waited
+    // for is asked for early: the values while keys are multiplied.
+    void attend_in_passing() {
+        for (int i = 0; i < count; ++i)
+            for (int head = 0; head < tally.heads; ++head) {
+                const Block block{blocks[i].keys + head * head_bytes, blocks[i].values + head * head_bytes};
+                for (int64_t line = 0; line < head_bytes; line += 64)
+                    __builtin_prefetch(block.values + line, 0, 2);
+                float* to = scores + head * rows * CHUNK + i * BLOCK_TOKENS;
+                score_some(head, 0, rows, &block, 1, to);
+            }
+        for (int head = 0; head < tally.heads; ++head) {
+            in_tiles(rows, SOFTENED_ROWS, [&](int row, int behind) {
+                const int place = (head * rows + row) * CHUNK;
+                finish(head, row, behind, count, scores + place, weights + place);
+            });
+            for (int i = 0; i < count; ++i) blocks[i].values += head_bytes;
+        }
+    }
+
+  private:
+    // So many that no row up to `last` sees what is behind them: that would add zeros.
+    int blocks_of(int last) const {
+        const Seen seen = seen_by(heads, tally.position + last / group, view.lengths[tally.slice]);
+        const int used = (seen.behind + BLOCK_TOKENS - 1) / BLOCK_TOKENS - first;
+        return used < 0 ? 0 : used < count ? used : count;
+    }
+
+    INLINE void score_some(int head, int row, int behind, const Block* blocks, int used,
+                           float* scores) const {
+        score_all<Word>(behind - row, queries + head * queries_bytes + row * stride, stride,
+                        padded / Word::PER_WORD, blocks, used, scores);
+    }
+
+    // From scores to results: rows [row, behind) of the `head`th key head of the part.
+    INLINE void finish(int head, int row, int behind, int used, float* scores, Element* weights) const {
+        Row each[SOFTENED_ROWS];
+        for (int i = row; i < behind; ++i) {
+            const int position = tally.position + i / group;
+            each[i - row] = {(tally.head + head) * group + i % group, position, first * BLOCK_TOKENS,
+                             seen_by(heads, position, view.lengths[tally.slice])};
+        }
+        const int place = head * rows + row;
+        const auto soften_rows = is_plain(heads) ? soften<Word, true> : soften<Word, false>;
+        soften_rows(heads, each, behind - row, used * BLOCK_TOKENS, scores, weights, results.tops + place,
+                    results.sums + place);
+        weigh_all<Word>(behind - row, (const char*)weights, padded, blocks, used,
+                        results.values + (int64_t)place * padded, padded);
+    }
+};
 
 // All parts of a tally's queries, in order, to the attended rows [tokens][heads * head_dim].
-inline void join_parts(const Operation& op, const Heads& heads, const Tally& tally, const Part* parts,
-                       int64_t first_row, float* output, char* operand, int64_t width) {
-    const int group = heads.heads / heads.kv_heads, size = heads.head_dim, padded = heads.padded_dim;
-    for (int row = 0; row < tally.queries * group; ++row) {
-        const int64_t place = (int64_t)row * (padded + 2);
-        float max = -__builtin_inff(), total = 0;
-        for (int i = 0; i < tally.parts; ++i)
-            max = parts[i].results[place] > max ? parts[i].results[place] : max;
-        float* joined = parts[0].results + place + 2;  // in place: nobody else reads it any more
-        for (int i = 0; i < tally.parts; ++i) {
-            const float* part = parts[i].results + place;
-            const float share = exp1(part[0] - max);
-            total += share * part[1];
-            for (int v = 0; v < padded; v += LANES)
-                store(joined + v, fma(all(share), load(part + 2 + v), i ? load(joined + v) : Floats{}));
+struct Joining {
+    const Operation& op;
+    const Heads& heads;
+    const Tally& tally;
+    const Part* parts;
+    float* output;  // null: none
+    char* operand;  // null: none
+    int64_t first_token;
+    int group = heads.heads / heads.kv_heads, size = heads.head_dim, padded = heads.padded_dim;
+    int64_t width = (op.width + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+    int rows = tally.heads * tally.queries * group;
+
+    void join() {
+        share_out();
+        for (int row = 0; row < rows; ++row) {
+            const int each = tally.queries * group, head = row / each * group + row % group;
+            write(first_token + row % each / group, tally.head * group + head, join_row(row));
         }
-        const float inverse = 1.0f / total;
-        for (int v = 0; v < padded; v += LANES) store(joined + v, load(joined + v) * all(inverse));
-        const int64_t token = first_row + row / group,
-                      column = (int64_t)(tally.head * group + row % group) * size;
+    }
+
+  private:
+    Results results_of(int index) const { return parts[index * tally.step].results(rows); }
+
+    // The tops of a part become what its values are multiplied with: its share of all weights.
+    INLINE void share_out() const {
+        for (int row = 0; row < rows; row += LANES) {
+            Floats top = all(-__builtin_inff()), total{};
+            for (int i = 0; i < tally.parts; ++i) top = larger(load(results_of(i).tops + row), top);
+            for (int i = 0; i < tally.parts; ++i) {
+                const Results results = results_of(i);
+                const Floats share = two_to(load(results.tops + row) - top);
+                total = fma(share, load(results.sums + row), total);
+                store(results.tops + row, share);
+            }
+            const Floats inverse = all(1.0f) / total;
+            for (int i = 0; i < tally.parts; ++i) {
+                float* share = results_of(i).tops + row;
+                store(share, load(share) * inverse);
+            }
+        }
+    }
+
+    // To where the row's values of the first part are: nobody else reads them any more.
+    INLINE const float* join_row(int row) const {
+        float* joined = results_of(0).values + (int64_t)row * padded;
+        for (int v = 0; v < padded; v += LANES) {
+            Floats sum{};
+            for (int i = 0; i < tally.parts; ++i) {
+                const Results results = results_of(i);
+                sum = fma(all(results.tops[row]), load(results.values + (int64_t)row * padded + v), sum);
+            }
+            store(joined + v, sum);
+        }
+        return joined;
+    }
+
+    // `joined` to its place, rounded as whoever reads it wants it.
+    INLINE void write(int64_t token, int head, const float* joined) {
+        const int64_t column = (int64_t)head * size;
         if (output) memcpy(output + token * width + column, joined, size * sizeof(float));
-        if (!operand) continue;
+        if (!operand) return;
         char* to = operand + token * operand_bytes(op.format, width);
         if (op.format == FLOAT32)
             memcpy((float*)to + column, joined, size * sizeof(float));
         else
             narrow<Pair>((uint16_t*)to + column, joined, size);
     }
+};
+
+// Part `index`; where it is the last of its tally, what joins them too.
+template <class Word>
+inline void attend(const Operation& op, const Run& run, Operands operands, Attention& attention, int index,
+                   char* scratch) {
+    const Heads& heads = *op.heads;
+    const View& view = run.views[op.view];
+    const Part& part = attention.parts[index];
+    const Tally& tally = attention.tallies[part.tally];
+    const int64_t first_token = view.rows[tally.slice] + tally.query;
+    const int64_t token_bytes =
+        heads.heads / heads.kv_heads * heads.padded_dim * (int64_t)sizeof(typename Word::Element);
+    const char* queries = operands.read + (tally.head * (int64_t)run.tokens + first_token) * token_bytes;
+    float* scores = (float*)scratch;
+    Attending<Word> attending{heads,   view,
+                              tally,   part,
+                              queries, run.tokens * token_bytes,
+                              scores,  (typename Word::Element*)(scores + ATTENDED_ROWS * CHUNK)};
+    attending.find_blocks((const char*)run.keys[op.layer], (const char*)run.values[op.layer]);
+    attending.few() ? attending.attend_in_passing() : attending.attend();
+    if (attention.missing[part.tally].fetch_sub(1, std::memory_order_acq_rel) > 1) return;
+    attention.missing[part.tally].store(tally.parts, std::memory_order_relaxed);  // for the next layer
+    float* output = op.output == NONE ? nullptr : (float*)run.buffers[op.output];
+    char* operand = op.operand == NONE ? nullptr : operands.write;
+    Joining{op, heads, tally, attention.parts.data() + tally.first, output, operand, first_token}.join();
 }
 
 }  // namespace TRIPTYCH_ISA

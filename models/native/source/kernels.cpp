@@ -106,21 +106,6 @@ void product(const Operation& op, const Run& run, Operands operands, int first, 
     }
 }
 
-template <class Word> void attend(const Operation& op, const Run& run, Operands operands, Attention& attention, int index, char* scratch) {
-    const Heads& heads = *op.heads;
-    const View& view = run.views[op.view];
-    const Part& part = attention.parts[index];
-    const Tally& tally = attention.tallies[part.tally];
-    const int64_t first_row = view.rows[tally.slice] + tally.query;
-    const int group = heads.heads / heads.kv_heads;
-    const int64_t place = (tally.head * (int64_t)run.tokens + first_row) * group * heads.padded_dim * sizeof(typename Word::Element);
-    attend_part<Word>(heads, part, tally, operands.read + place, view, (const char*)run.keys[op.layer], (const char*)run.values[op.layer], scratch);
-    if (attention.missing[part.tally].fetch_sub(1, std::memory_order_acq_rel) > 1) return;
-    attention.missing[part.tally].store(tally.parts, std::memory_order_relaxed);  // for the next layer
-    const int64_t padded = (op.width + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
-    join_parts(op, heads, tally, attention.parts.data() + tally.first, first_row, floats(run, op.output, 0, 0), op.operand == NONE ? nullptr : operands.write, padded);
-}
-
 void part(const Operation& op, const Run& run, Operands operands, Attention& attention, int index, char* scratch) {
     if (op.heads->format == FLOAT32) attend<Single>(op, run, operands, attention, index, scratch);
     else attend<Pair>(op, run, operands, attention, index, scratch);

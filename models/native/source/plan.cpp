@@ -5,6 +5,11 @@
 namespace {
 
 constexpr int QUERY_ROWS = 48;  // of a part: what they share of keys and values stays in the nearest caches
+// Keys and values of one chunk that a part of few queries reads: they stay in the second cache.
+constexpr int64_t PASSING_BYTES = 512 * 1024;
+constexpr int FEW_PARTS = 12;  // then there must be more, so that all threads have some
+
+int divided_up(int number, int by) { return (number + by - 1) / by; }
 
 struct Range {
     int first, behind;
@@ -22,43 +27,70 @@ Range keys_of(const Heads& heads, int position, int count, int length) {
     return keys;
 }
 
+// How many key heads a part takes for so many queries: several lie side by side in memory.
+int heads_together(const Heads& heads, int queries) {
+    const int rows = queries * (heads.heads / heads.kv_heads);
+    const int64_t bytes = (int64_t)CHUNK * heads.padded_dim * (heads.format == FLOAT32 ? 8 : 4);
+    const int most = std::min<int64_t>(ATTENDED_ROWS / rows, PASSING_BYTES / bytes);
+    return std::clamp(most, 1, heads.kv_heads);
+}
+
+int chunks_of(const View& view) {
+    int chunks = 0;
+    for (int slice = 0; slice < view.slices; ++slice) chunks += divided_up(view.lengths[slice], CHUNK);
+    return chunks;
+}
+
 }  // namespace
 
 void Attention::build(const Heads& heads, const View& view) {
-    const int group = heads.heads / heads.kv_heads, together = std::max(1, QUERY_ROWS / group);
-    const int64_t row_size = heads.padded_dim + 2;
+    const int most = std::max(1, QUERY_ROWS / (heads.heads / heads.kv_heads));
+    const bool plenty = chunks_of(view) >= FEW_PARTS;
     tallies.clear();
     parts.clear();
-    std::vector<int64_t> places;
-    int64_t used = 0;
     for (int slice = 0; slice < view.slices; ++slice) {
         const int count = view.rows[slice + 1] - view.rows[slice];
-        for (int query = 0; query < count; query += together) {
-            const int queries = std::min(together, count - query), position = view.starts[slice] + query;
-            const Range keys = keys_of(heads, position, queries, view.lengths[slice]);
-            for (int head = 0; head < heads.kv_heads; ++head) {
-                Tally tally{slice, head, query, queries, position, (int32_t)parts.size(), 0};
-                for (int start = keys.first / CHUNK * CHUNK; start < keys.behind; start += CHUNK) {
-                    const int first = std::max(start, keys.first) / BLOCK_TOKENS * BLOCK_TOKENS;
-                    parts.push_back(
-                        {(int32_t)tallies.size(), first, std::min(start + CHUNK, keys.behind), nullptr});
-                    places.push_back(used);
-                    used += queries * group * row_size;
-                    ++tally.parts;
-                }
-                tallies.push_back(tally);
-            }
+        for (int query = 0; query < count; query += most) {
+            const int queries = std::min(most, count - query);
+            add_tallies(heads, view, slice, query, queries, plenty ? heads_together(heads, queries) : 1);
         }
     }
+    place_results(heads);
+    reset();
+}
+
+// One for every `together` key heads. Their parts lie chunk by chunk, as keys and values do.
+void Attention::add_tallies(const Heads& heads, const View& view, int slice, int query, int queries,
+                            int together) {
+    const int position = view.starts[slice] + query;
+    const Range keys = keys_of(heads, position, queries, view.lengths[slice]);
+    const int start = keys.first / CHUNK, chunks = divided_up(keys.behind, CHUNK) - start;
+    const int step = divided_up(heads.kv_heads, together), tally = (int)tallies.size();
+    for (int i = 0; i < step; ++i)
+        tallies.push_back({slice, i * together, std::min(together, heads.kv_heads - i * together), query,
+                           queries, position, (int32_t)parts.size() + i, chunks, step});
+    for (int chunk = start; chunk < start + chunks; ++chunk)
+        for (int i = 0; i < step; ++i)
+            parts.push_back({tally + i, std::max(chunk * CHUNK, keys.first) / BLOCK_TOKENS * BLOCK_TOKENS,
+                             std::min(chunk * CHUNK + CHUNK, keys.behind), nullptr});
+}
+
+void Attention::place_results(const Heads& heads) {
+    const auto size = [&](const Part& part) {
+        const Tally& tally = tallies[part.tally];
+        return Part::size(tally.heads * tally.queries * (heads.heads / heads.kv_heads), heads.padded_dim);
+    };
+    int64_t used = ALIGNMENT / 4;
+    for (const Part& part : parts) used += size(part);
     if ((int64_t)results.size() < used) results.resize(used);
-    for (size_t i = 0; i < parts.size(); ++i) parts[i].results = results.data() + places[i];
+    float* place = (float*)(((uintptr_t)results.data() + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT);
+    for (Part& part : parts) part.memory = place, place += size(part);
+}
+
+void Attention::reset() {
     if (room < (int64_t)tallies.size()) {
         room = 2 * tallies.size();
         missing = std::make_unique<std::atomic<int32_t>[]>(room);
     }
-    reset();
-}
-
-void Attention::reset() {
     for (size_t i = 0; i < tallies.size(); ++i) missing[i].store(tallies[i].parts, std::memory_order_relaxed);
 }
