@@ -12,9 +12,9 @@ from pathlib import Path
 from triptych_client._errors import TriptychError
 from triptych_client.bench.dialects import Dialect
 from triptych_client.bench.discovery import find_dialect
-from triptych_client.bench.flags import STDOUT, address_of, parser_of
+from triptych_client.bench.flags import STDOUT, address_of, check_together, parser_of
 from triptych_client.bench.load import measure
-from triptych_client.bench.plan import Measurement, Plan
+from triptych_client.bench.plan import FILL_MASK_TEXT, STREAMS, Measurement, Plan
 from triptych_client.bench.plot import PlotUnavailable, load_matplotlib, plot
 from triptych_client.bench.progress import Bar
 from triptych_client.bench.prompts import Prompt, read_prompts, words_for
@@ -45,6 +45,7 @@ def main(
 
 
 def _run(flags: argparse.Namespace) -> int:
+    check_together(flags)
     if flags.plot is not None:
         load_matplotlib()  # its absence is told before the load, not after it
     prompts = () if flags.prompts is None else tuple(read_prompts(flags.prompts))
@@ -73,8 +74,8 @@ def _plan(url: str, dialect: Dialect, prompts: tuple[Prompt, ...], flags: argpar
     return Plan(
         url=url,
         dialect=dialect,
-        streams=flags.streams,
-        requests=flags.requests or len(prompts) or flags.streams,
+        streams=flags.streams or STREAMS,
+        requests=flags.requests or len(prompts) or flags.streams or STREAMS,
         rate=flags.rate,
         burst=flags.burst,
         tokens=flags.tokens,
@@ -85,7 +86,7 @@ def _plan(url: str, dialect: Dialect, prompts: tuple[Prompt, ...], flags: argpar
         rivals=flags.rivals,
         api_key=flags.api_key,
         fill_mask_every_ms=flags.fill_mask_every_ms,
-        fill_mask_text=flags.fill_mask_text,
+        fill_mask_text=flags.fill_mask_text or FILL_MASK_TEXT,
         warmup=flags.warmup,
         timeout_s=flags.timeout,
         seed=flags.seed,

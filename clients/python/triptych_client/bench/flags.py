@@ -8,7 +8,7 @@ from pathlib import Path
 from triptych_client._transport import DEFAULT_URL
 from triptych_client.bench.dialects import APIS
 from triptych_client.bench.discovery import AUTO, FAMILIES
-from triptych_client.bench.plan import FILL_MASK_TEXT
+from triptych_client.bench.plan import FILL_MASK_TEXT, STREAMS
 from triptych_client.bench.plot import FORMATS
 from triptych_client.bench.slo import Slo
 
@@ -38,6 +38,14 @@ def address_of(flags: argparse.Namespace) -> str:
     return address.rstrip("/").removesuffix("/v1")
 
 
+def check_together(flags: argparse.Namespace) -> None:
+    """Raises ValueError naming a flag that would do nothing beside, or without, another."""
+    if flags.streams is not None and flags.rate is not None:
+        raise ValueError("--streams is of a closed loop; with --rate, requests come whatever has ended")
+    if flags.fill_mask_text is not None and flags.fill_mask_every_ms is None:
+        raise ValueError("--fill-mask-text is asked only with --fill-mask-every-ms")
+
+
 def _add_server(parser: argparse.ArgumentParser) -> None:
     server = parser.add_argument_group("server")
     server.add_argument("address", nargs="?", metavar="URL", help=f"({DEFAULT_URL})")
@@ -57,7 +65,7 @@ def _add_server(parser: argparse.ArgumentParser) -> None:
 
 def _add_load(parser: argparse.ArgumentParser) -> None:
     load = parser.add_argument_group("load")
-    load.add_argument("--streams", type=_positive_int, default=16, help="requests at a time (16)")
+    load.add_argument("--streams", type=_positive_int, help=f"requests at a time ({STREAMS})")
     load.add_argument(
         "--requests", type=_positive_int, help="in all (as many as --prompts has, or as --streams)"
     )
@@ -75,7 +83,7 @@ def _add_company(parser: argparse.ArgumentParser) -> None:
         "--rivals", type=_whole, default=0, help="streams of another API key, always so many (0)"
     )
     company.add_argument("--fill-mask-every-ms", type=_positive, help="a fill-mask request, this often")
-    company.add_argument("--fill-mask-text", default=FILL_MASK_TEXT, help="what it asks (%(default)s)")
+    company.add_argument("--fill-mask-text", type=_text, help=f"what it asks ({FILL_MASK_TEXT})")
 
 
 def _add_request(parser: argparse.ArgumentParser) -> None:
@@ -137,7 +145,7 @@ def _new_file(text: str) -> Path:
 
 def _text(text: str) -> str:
     if not text:
-        raise argparse.ArgumentTypeError("a prompt cannot be empty")
+        raise argparse.ArgumentTypeError("a text cannot be empty")
     return text
 
 

@@ -10,14 +10,14 @@ from triptych_client.bench.dialects import Dialect, LeftOut, Question
 from triptych_client.bench.prompts import Prompt, made_up, questions
 
 FILL_MASK_TEXT = "Paris is the [MASK] of France."
+STREAMS = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """What to send.
 
-    streams: how many requests at a time; in an open loop, nothing but the number that `requests` defaults to
-        on the command line.
+    streams: how many requests at a time, in a closed loop.
     requests: how many in all.
     rate: arrivals a second on average; None is the closed loop.
     burst: how many arrive at once in an open loop; groups of them are as far apart as `rate` asks.
@@ -38,8 +38,8 @@ class Plan:
 
     url: str
     dialect: Dialect
-    streams: int = 16
-    requests: int = 16
+    streams: int = STREAMS
+    requests: int = STREAMS
     rate: float | None = None
     burst: int = 1
     tokens: int = 128
