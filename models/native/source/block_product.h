@@ -9,6 +9,8 @@
 
 namespace TRIPTYCH_ISA {
 
+constexpr int64_t AHEAD = 4096;  // bytes of a matrix, that it is fetched before it is needed
+
 // ---- rows of floats or bfloat16
 
 // One word of `Word` from as many inputs of each output.
@@ -28,9 +30,9 @@ INLINE void open(const char* panel, int inputs, Take take) {
         const Blocks block(panel, index);
         Floats scales[VECTORS], least[VECTORS];
         UNROLL for (int v = 0; v < VECTORS; ++v) scales[v] = block.scale(v), least[v] = block.least(v);
-        __builtin_prefetch(block.block + 4096);
+        __builtin_prefetch(block.block + AHEAD);
         UNROLL for (int quad = 0; quad < QUADS; ++quad) {
-            __builtin_prefetch(block.block + 4096 + quad * 64);
+            __builtin_prefetch(block.block + AHEAD + quad * 64);
             Ints weights[WORDS][VECTORS];
             UNROLL for (int v = 0; v < VECTORS; ++v) {
                 const Ints steps = block.steps(quad, v);
@@ -77,49 +79,80 @@ inline void multiply_opening(const Tile& tile, float* results) {
 
 // ---- rows of bytes
 
-// -> results [ROWS][PANEL]. Behind a row's bytes lie, of each block, its scale and the sum of its bytes.
+// Vectors of a panel whose sums of integers are kept at a time: as many as leave registers for sums of floats.
+constexpr int TOGETHER = LANES == 16 ? 1 : LANES == 8 ? 2 : VECTORS;
+
+// Where a block of a tile's first row lies: its bytes, and of these the scale, the sum and what that stands for.
+struct Place {
+    const char *steps, *scale, *sum, *total;
+    int64_t stride;  // to the next row
+};
+
+template <class Number>
+INLINE Number number_at(const char* place) {
+    Number number;
+    memcpy(&number, place, sizeof number);
+    return number;
+}
+
+// Products of a block with the vectors [first, first + TOGETHER) of outputs: exact, so in any order.
+template <class Blocks, int ROWS>
+INLINE void sum_steps(const Blocks& block, const Place& rows, int first, const char* ahead,
+                      Ints (&parts)[ROWS][TOGETHER]) {
+    UNROLL for (int row = 0; row < ROWS; ++row) {
+        const Ints sum = all_words(number_at<int32_t>(rows.sum + row * rows.stride));
+        UNROLL for (int v = 0; v < TOGETHER; ++v) parts[row][v] = sum * -Blocks::CENTRE;
+    }
+    UNROLL for (int quad = 0; quad < QUADS; ++quad) {
+        Ints weights[TOGETHER];
+        UNROLL for (int v = 0; v < TOGETHER; ++v) {
+            weights[v] = block.steps(quad, first + v);
+            if (ahead)
+                __builtin_prefetch(ahead + (quad + (first + v) * QUADS) * Blocks::SIZE / (QUADS * VECTORS));
+        }
+        UNROLL for (int row = 0; row < ROWS; ++row) UNROLL for (int v = 0; v < TOGETHER; ++v)
+            parts[row][v] = dot_bytes_at(parts[row][v], weights[v], rows.steps + row * rows.stride + quad * 4);
+    }
+}
+
+// What the block adds to the sums of these outputs.
+template <class Blocks, int ROWS>
+INLINE void add_block(const Blocks& block, const Place& rows, int first, const char* ahead,
+                      Floats (&sums)[ROWS][VECTORS]) {
+    Ints parts[ROWS][TOGETHER];
+    sum_steps<Blocks, ROWS>(block, rows, first, ahead, parts);
+    UNROLL for (int v = 0; v < TOGETHER; ++v) {
+        const Floats scale = block.scale(first + v), least = block.least(first + v);
+        UNROLL for (int row = 0; row < ROWS; ++row) {
+            const int64_t place = row * rows.stride;
+            Floats sum = sums[row][first + v];
+            sum = fma(to_floats(parts[row][v]) * scale, all(number_at<float>(rows.scale + place)), sum);
+            if (Blocks::FREE) sum = fma(least, all(number_at<float>(rows.total + place)), sum);
+            sums[row][first + v] = sum;
+        }
+    }
+}
+
+// -> results [ROWS][PANEL]
 template <class Blocks, int ROWS>
 INLINE void multiply_steps(const Tile& tile, float* results) {
     const int blocks = tile.inputs / GROUP;
-    for (int i = 0; i < ROWS * PANEL; i += LANES) store(results + i, Floats{});
-    const char* ahead = tile.ahead;
+    const char *panel = tile.panel, *ahead = tile.ahead, *scales = tile.operand + tile.inputs;
+    Place rows{tile.operand, scales, scales + blocks * 4, scales + blocks * 8, tile.stride};
+    Floats sums[ROWS][VECTORS];
+    UNROLL for (int row = 0; row < ROWS; ++row) UNROLL for (int v = 0; v < VECTORS; ++v) sums[row][v] =
+        Floats{};
     for (int index = 0; index < blocks; ++index) {
-        const Blocks block(tile.panel, index);
-        Ints parts[ROWS][VECTORS];
-        int32_t totals[ROWS];
-        UNROLL for (int row = 0; row < ROWS; ++row) {
-            memcpy(&totals[row], tile.operand + row * tile.stride + tile.inputs + (blocks + index) * 4, 4);
-            UNROLL for (int v = 0; v < VECTORS; ++v) parts[row][v] = all_words(-Blocks::CENTRE * totals[row]);
+        const Blocks block(panel, index);
+        UNROLL for (int first = 0; first < VECTORS; first += TOGETHER) {
+            // What was read of the rows is read again: the registers are needed for sums.
+            asm volatile("" ::: "memory");
+            add_block<Blocks, ROWS>(block, rows, first, ahead ? ahead + index * Blocks::SIZE : ahead, sums);
         }
-        UNROLL for (int quad = 0; quad < QUADS; ++quad, ahead += 64) {
-            Ints weights[VECTORS];
-            UNROLL for (int v = 0; v < VECTORS; ++v) weights[v] = block.steps(quad, v);
-            if constexpr (ROWS <= 2) {  // the matrix comes from memory, and nothing else takes time
-                for (int line = 0; line < 2; ++line)
-                    __builtin_prefetch(block.block + 4096 + (quad * 2 + line) * 64);
-            } else {
-                __builtin_prefetch(ahead, 0, 2);
-            }
-            UNROLL for (int row = 0; row < ROWS; ++row) {
-                int32_t value;
-                memcpy(&value, tile.operand + row * tile.stride + index * GROUP + quad * 4, 4);
-                const Ints spread = all_words(value);
-                UNROLL for (int v = 0; v < VECTORS; ++v) parts[row][v] =
-                    dot_bytes(parts[row][v], weights[v], spread);
-            }
-        }
-        UNROLL for (int v = 0; v < VECTORS; ++v) {
-            const Floats scales = block.scale(v);
-            UNROLL for (int row = 0; row < ROWS; ++row) {
-                float scale;
-                memcpy(&scale, tile.operand + row * tile.stride + tile.inputs + index * 4, 4);
-                float* result = results + row * PANEL + v * LANES;
-                Floats sum = fma(to_floats(parts[row][v]) * scales, all(scale), load(result));
-                if (Blocks::FREE) sum = fma(block.least(v), all(scale * (float)totals[row]), sum);
-                store(result, sum);
-            }
-        }
+        rows.steps += GROUP, rows.scale += 4, rows.sum += 4, rows.total += 4;
     }
+    UNROLL for (int row = 0; row < ROWS; ++row) UNROLL for (int v = 0; v < VECTORS; ++v)
+        store(results + row * PANEL + v * LANES, sums[row][v]);
 }
 
 template <class Blocks, int ROWS>
@@ -157,7 +190,8 @@ inline void multiply_bytes(const Item& item, float* results, Done done) {
                   at = item.panel + (many ? step % panels : step / tiles);
         const int row = item.start(tile), end = item.start(tile + 1);
         const char* data = (const char*)item.matrix.data + at * panel_bytes;
-        const char* ahead = many || tile > 1 ? data : data + panel_bytes + tile * panel_bytes / 2;
+        // The first tile finds its panel in memory, the others in a cache.
+        const char* ahead = tile ? nullptr : data + AHEAD;
         const Tile what{item.operand + row * item.stride, item.stride, data, ahead, item.matrix.inputs};
         multiply_steps_of<Blocks, TILE_ROWS>(end - row, what, results);
         done(row, end, at, results);

@@ -1,52 +1,8 @@
-// What is done row by row: norms, functions, operands, heads.
+// What is done row by row: norms, functions, heads.
 #pragma once
-#include "program.h"
-#include "simd.h"
+#include "operands.h"
 
 namespace TRIPTYCH_ISA {
-
-// ---- operands
-
-// Bytes of a row of an operand. INT8: the bytes, then of each group of inputs its scale and their sum.
-INLINE int64_t operand_bytes(int32_t format, int64_t width) {
-    switch (format) {
-        case FLOAT32:
-            return width * 4;
-        case BFLOAT16:
-            return width * 2;
-        default:
-            return width + width / GROUP * 8;
-    }
-}
-
-INLINE void write_int8(char* to, const float* row, int width) {
-    int8_t* bytes = (int8_t*)to;
-    float* scales = (float*)(to + width);
-    int32_t* sums = (int32_t*)(scales + width / GROUP);
-    for (int group = 0; group < width / GROUP; ++group, row += GROUP, bytes += GROUP) {
-        Floats most{};
-        for (int i = 0; i < GROUP; i += LANES) most = larger(most, absolute(load(row + i)));
-        const float peak = largest(most), inverse = peak > 0 ? 127.0f / peak : 0.0f;
-        Ints total{};
-        for (int i = 0; i < GROUP; i += LANES) {
-            const Ints steps = to_ints(load(row + i) * all(inverse));
-            total += steps;
-            store_bytes(bytes + i, steps);
-        }
-        scales[group] = peak / 127.0f;
-        sums[group] = sum_words(total);
-    }
-}
-
-INLINE void write_operand(char* to, const float* row, int width, int32_t format) {
-    if (format == FLOAT32) {
-        memcpy(to, row, width * sizeof(float));
-    } else if (format == BFLOAT16) {
-        for (int i = 0; i < width; i += LANES) store_bf16((uint16_t*)to + i, load(row + i));
-    } else {
-        write_int8(to, row, width);
-    }
-}
 
 // ---- norms
 

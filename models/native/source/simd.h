@@ -101,9 +101,22 @@ INLINE float largest(Floats vector) {
     return parts[0];
 }
 INLINE int32_t sum_words(Ints vector) {
+#if defined(__AVX512F__)
+    return _mm512_reduce_add_epi32((__m512i)vector);
+#else
     int32_t total = 0;
     for (int i = 0; i < LANES; ++i) total += vector[i];
     return total;
+#endif
+}
+INLINE int32_t largest_word(Ints vector) {
+#if defined(__AVX512F__)
+    return _mm512_reduce_max_epi32((__m512i)vector);
+#else
+    int32_t most = vector[0];
+    for (int i = 1; i < LANES; ++i) most = vector[i] > most ? vector[i] : most;
+    return most;
+#endif
 }
 
 // ---- bfloat16
@@ -224,6 +237,19 @@ INLINE Ints dot_bytes(Ints sum, Ints w, Ints x) {
 #else
     for (int byte = 0; byte < 4; ++byte) sum += (w >> (8 * byte) & 255) * (x << (24 - 8 * byte) >> 24);
     return sum;
+#endif
+}
+
+// The same with four signed bytes that lie at `x`, for all of w.
+INLINE Ints dot_bytes_at(Ints sum, Ints w, const void* x) {
+#if defined(__AVX512VNNI__)
+    // Compilers spread them to a register first, which they do not have.
+    asm("vpdpbusd %2%{1to16%}, %1, %0" : "+v"(sum) : "v"(w), "m"(*(const int32_t*)x));
+    return sum;
+#else
+    int32_t bytes;
+    memcpy(&bytes, x, sizeof bytes);
+    return dot_bytes(sum, w, all_words(bytes));
 #endif
 }
 

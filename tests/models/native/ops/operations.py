@@ -50,7 +50,7 @@ def read_operand(program: Program, buffer: Buffer, rows: int) -> Tensor:
     """What a product would see: [rows, padded width]."""
     memory = program._memory[buffer.index]
     if buffer.format is Format.INT8:
-        return _read_bytes(memory.view(-1, buffer.width + buffer.width // GROUP * 8)[:rows], buffer.width)
+        return _read_bytes(memory.view(-1, buffer.width + buffer.width // GROUP * 12)[:rows], buffer.width)
     assert buffer.format is not None
     return memory.view(DTYPES[buffer.format]).view(-1, buffer.width)[:rows].float()
 
@@ -58,9 +58,10 @@ def read_operand(program: Program, buffer: Buffer, rows: int) -> Tensor:
 def _read_bytes(memory: Tensor, width: int) -> Tensor:
     groups = width // GROUP
     steps = memory[:, :width].view(torch.int8).reshape(-1, groups, GROUP)
-    scales = memory[:, width : width + groups * 4].contiguous().view(torch.float32)
-    sums = memory[:, width + groups * 4 :].contiguous().view(torch.int32)
+    scales, sums, totals = memory[:, width:].contiguous().view(torch.float32).split(groups, dim=1)
+    sums = sums.contiguous().view(torch.int32)
     assert torch.equal(sums, steps.int().sum(-1, dtype=torch.int32))
+    assert torch.equal(totals, scales * sums)
     return (steps * scales[..., None]).flatten(1)
 
 

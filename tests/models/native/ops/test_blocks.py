@@ -131,6 +131,18 @@ def test_a_row_has_the_same_bits_alone_and_in_any_company(
             assert torch.equal(matrix(rows[-count:]), expected[-count:]), (number, count)
 
 
+@pytest.mark.parametrize("operand", [*OPERANDS, Format.INT8])
+def test_what_is_no_number_is_not_taken_for_one(library: Library, operand: Format) -> None:
+    matrix = Matrix(library, blocks_of(Type.Q8_0, 70, 96), None, Format.Q8_0, operand=operand)
+    rows = random(10, 96)
+    expected = matrix(rows)
+    rows[3, 40] = torch.nan
+    found = matrix(rows)
+    assert found[3].isnan().all()
+    others = torch.arange(10) != 3
+    assert torch.equal(found[others], expected[others])
+
+
 @pytest.mark.parametrize("width", [32, 45, 96])
 @pytest.mark.parametrize(("format_", "steps"), [(Format.Q8_0, 127), (Format.Q4_1, 7.5)])
 def test_weights_are_rounded_by_half_a_step_of_their_block(
