@@ -29,7 +29,7 @@ Pool::~Pool() {
     {
         std::lock_guard lock(mutex_);
         ended_.store(true);
-        epoch_.fetch_add(1);
+        epoch_.fetch_add(2);
     }
     wake_.notify_all();
     for (auto& worker : workers_) worker.join();
@@ -39,9 +39,7 @@ Pool::~Pool() {
 // before anybody looks at who sleeps: in the one order of all these accesses (seq_cst) one of the two sees
 // the other.
 void Pool::run(Job job, void* context) {
-    job_.store(job, std::memory_order_relaxed);
-    context_.store(context, std::memory_order_relaxed);
-    const uint32_t epoch = epoch_.fetch_add(1, std::memory_order_seq_cst) + 1;
+    const uint32_t epoch = publish(job, context);
     if (sleeping_.load(std::memory_order_seq_cst)) {
         std::lock_guard lock(mutex_);  // not between a thread's last look and its sleep
         wake_.notify_all();
@@ -51,9 +49,17 @@ void Pool::run(Job job, void* context) {
 
 // As above: a thread counts itself as inside before it looks at the epoch.
 void Pool::quiesce() {
-    job_.store([](void*, const Turn&) {}, std::memory_order_relaxed);
-    epoch_.fetch_add(1, std::memory_order_seq_cst);
+    publish([](void*, const Turn&) {}, nullptr);
     for (Patience patience; inside_.load(std::memory_order_seq_cst);) patience.wait();
+}
+
+// The epoch is odd while job and context change: who finds it as it was, after reading both, has read two that
+// belong together.
+uint32_t Pool::publish(Job job, void* context) {
+    epoch_.fetch_add(1, std::memory_order_seq_cst);
+    job_.store(job, std::memory_order_relaxed);
+    context_.store(context, std::memory_order_relaxed);
+    return epoch_.fetch_add(1, std::memory_order_seq_cst) + 1;
 }
 
 void Pool::work(int thread) {
@@ -62,21 +68,24 @@ void Pool::work(int thread) {
         if (ended_.load()) return;
         inside_.fetch_add(1, std::memory_order_seq_cst);
         const Turn turn{*this, thread, epoch};
-        // Where another job has come in between, this is its context, and finds that its turn is over.
-        if (!turn.is_over())
-            job_.load(std::memory_order_relaxed)(context_.load(std::memory_order_relaxed), turn);
+        const Job job = job_.load(std::memory_order_acquire);
+        void* const context = context_.load(std::memory_order_acquire);
+        if (!turn.is_over()) job(context, turn);
         inside_.fetch_sub(1, std::memory_order_release);
     }
 }
 
 uint32_t Pool::next_epoch(uint32_t seen) {
-    for (Patience patience; !patience.exhausted(); patience.wait()) {
-        const uint32_t epoch = epoch_.load(std::memory_order_acquire);
-        if (epoch != seen) return epoch;
-    }
+    uint32_t epoch = seen;
+    const auto has_job = [&] {
+        epoch = epoch_.load(std::memory_order_seq_cst);
+        return epoch != seen && epoch % 2 == 0;
+    };
+    for (Patience patience; !patience.exhausted(); patience.wait())
+        if (has_job()) return epoch;
     std::unique_lock lock(mutex_);
     sleeping_.fetch_add(1, std::memory_order_seq_cst);
-    wake_.wait(lock, [&] { return epoch_.load(std::memory_order_seq_cst) != seen; });
+    wake_.wait(lock, has_job);
     sleeping_.fetch_sub(1, std::memory_order_seq_cst);
-    return epoch_.load(std::memory_order_acquire);
+    return epoch;
 }

@@ -46,11 +46,12 @@ class Pool {
     void quiesce();
 
   private:
+    uint32_t publish(Job job, void* context);  // returns the epoch
     void work(int thread);
     uint32_t next_epoch(uint32_t seen);
 
     std::vector<std::thread> workers_;
-    std::atomic<uint32_t> epoch_{0};
+    std::atomic<uint32_t> epoch_{0};  // even where there is a job
     std::atomic<int> inside_{0}, sleeping_{0};
     std::atomic<bool> ended_{false};
     std::atomic<Job> job_{nullptr};
