@@ -58,11 +58,12 @@ def read_operand(program: Program, buffer: Buffer, rows: int) -> Tensor:
 def _read_bytes(memory: Tensor, width: int) -> Tensor:
     groups = width // GROUP
     steps = memory[:, :width].view(torch.int8).reshape(-1, groups, GROUP)
-    scales, sums, totals = memory[:, width:].contiguous().view(torch.float32).split(groups, dim=1)
+    scales, sums, totals = memory[:, width:].contiguous().view(torch.float32).view(-1, 3, groups).unbind(1)
     sums = sums.contiguous().view(torch.int32)
     assert torch.equal(sums, steps.int().sum(-1, dtype=torch.int32))
     assert torch.equal(totals, scales * sums)
-    return (steps * scales[..., None]).flatten(1)
+    rounded: Tensor = (steps * scales[..., None]).flatten(1)
+    return rounded
 
 
 # ---- rows
