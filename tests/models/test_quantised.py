@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pydoc_data.topics
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -87,14 +88,24 @@ def test_without_kernels_quantised_weights_are_refused(gguf: Path) -> None:
         load(gguf, device=CPU, dtype=torch.bfloat16, quantise=Quantise.INT8)
 
 
-def test_windows_tell_every_token_once() -> None:
+@pytest.mark.parametrize("start", [[], [7]])
+@pytest.mark.parametrize("stride", [1, 6, 14])
+def test_windows_tell_every_token_once(start: list[int], stride: int) -> None:
     tokens = list(range(100, 150))
-    for start in ([], [7]):
-        windows = continuing(tokens, size=16, stride=6, start=start)
-        told = [window.tokens[place] for window in windows for place in window.places]
-        assert told == tokens[0 if start else 1 :]
-        assert all(len(window.tokens) <= 16 for window in windows)
-        assert all(window.places[0] >= 9 for window in windows[1:])
+    windows = continuing(tokens, size=16, stride=stride, start=start)
+    told = [window.tokens[place] for window in windows for place in window.places]
+    assert told == tokens[0 if start else 1 :]
+    assert all(len(window.tokens) <= 16 for window in windows)
+    assert all(list(window.tokens[: len(start)]) == start for window in windows)
+    assert all(window.places[0] >= 16 - stride for window in windows[1:])
+    begins = [window.tokens[len(start)] for window in windows]
+    assert all(later - earlier == stride for earlier, later in pairwise(begins))
+
+
+@pytest.mark.parametrize(("start", "stride"), [([], 0), ([], 16), ([7], 15), ([7], -1)])
+def test_windows_that_would_not_overlap_or_not_move_on_are_refused(start: list[int], stride: int) -> None:
+    with pytest.raises(ValueError, match=f"cannot be {stride} apart"):
+        continuing(list(range(50)), size=16, stride=stride, start=start)
 
 
 def test_an_evaluation_of_nothing_says_so() -> None:

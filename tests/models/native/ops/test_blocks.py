@@ -143,20 +143,28 @@ def test_what_is_no_number_is_not_taken_for_one(library: Library, operand: Forma
     assert torch.equal(found[others], expected[others])
 
 
-@pytest.mark.parametrize("width", [32, 45, 96])
-@pytest.mark.parametrize(("format_", "steps"), [(Format.Q8_0, 127), (Format.Q4_1, 7.5)])
-def test_weights_are_rounded_by_half_a_step_of_their_block(
-    library: Library, width: int, format_: Format, steps: float
-) -> None:
-    weight = random(70, width, seed=1)
+def rounded(library: Library, weight: Tensor, format_: Format) -> tuple[Tensor, Tensor]:
+    """By block [rows, blocks, 32]: the weights, with zeros behind each row, and by how much they changed."""
     matrix = Matrix(library, weight, None, format_, operand=Format.FLOAT32)
-    padded, error = (
-        pad(each, (0, -width % 32)).view(70, -1, 32)
-        for each in (weight, matrix.rows(torch.arange(70)) - weight)
-    )
-    reach = padded.abs().amax(-1) if format_ is Format.Q8_0 else (padded.amax(-1) - padded.amin(-1)) / 2
-    mean = (error.square().mean(-1).sqrt() / (reach / steps)).mean()
-    assert mean < 0.3  # 0.29 steps where all errors up to half a step are as frequent
+    error = matrix.rows(torch.arange(len(weight))) - weight
+    padded, errors = (pad(each, (0, -each.shape[1] % 32)) for each in (weight, error))
+    return padded.view(len(weight), -1, 32), errors.view(len(weight), -1, 32)
+
+
+@pytest.mark.parametrize("width", [32, 45, 96])
+def test_eight_bits_are_off_by_half_a_step_at_most(library: Library, width: int) -> None:
+    weight, error = rounded(library, random(70, width, seed=1), Format.Q8_0)
+    steps = weight.abs().amax(-1, keepdim=True) / 127
+    assert (error.abs() / steps).max() <= 0.501  # the scale is rounded, too, to half precision
+
+
+@pytest.mark.parametrize("width", [32, 45, 96])
+def test_four_bits_are_off_by_no_more_than_rounding_is_on_average(library: Library, width: int) -> None:
+    """No single weight is held to half a step: a block may give up one for the sake of the others."""
+    weight, error = rounded(library, random(70, width, seed=1), Format.Q4_1)
+    steps = (weight.amax(-1) - weight.amin(-1)) / 15
+    mean = (error.square().mean(-1).sqrt() / steps).mean()
+    assert mean < 12**-0.5 + 0.01  # where all errors up to half a step are as frequent
 
 
 def test_four_bits_are_no_worse_than_llama_cpp_makes_them(library: Library) -> None:
@@ -169,4 +177,4 @@ def test_four_bits_are_no_worse_than_llama_cpp_makes_them(library: Library) -> N
 def test_what_was_four_bits_already_is_not_rounded_again(library: Library) -> None:
     weight = numbers_of(blocks_of(Type.Q4_1, 64, 256))
     again = Matrix(library, weight, None, Format.Q4_1, operand=Format.FLOAT32).rows(torch.arange(64))
-    assert (again == weight).float().mean() > 0.99
+    assert torch.equal(again, weight)
