@@ -55,8 +55,19 @@ async def every(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
         await stop_tasks(*tasks)
 
 
-async def merge(streams: Sequence[AsyncGenerator[T]]) -> AsyncGenerator[tuple[int, T]]:
+def merge(streams: Sequence[AsyncGenerator[T]]) -> AsyncGenerator[tuple[int, T]]:
     """The items of all streams as they come, each with its stream's index; the first failure ends all."""
+    return _alone(streams[0]) if len(streams) == 1 else _together(streams)
+
+
+async def _alone(stream: AsyncGenerator[T]) -> AsyncGenerator[tuple[int, T]]:
+    """Most streams are: a task and a queue would cost each item of theirs a fifth of its way to the wire."""
+    async with aclosing(stream) as items:
+        async for item in items:
+            yield 0, item
+
+
+async def _together(streams: Sequence[AsyncGenerator[T]]) -> AsyncGenerator[tuple[int, T]]:
     queue: asyncio.Queue[tuple[int, T] | Exception | None] = asyncio.Queue(QUEUED_ITEMS)
 
     async def drain(index: int, stream: AsyncGenerator[T]) -> None:

@@ -60,3 +60,21 @@ async def test_merged_streams_end_when_nobody_reads_them_any_more() -> None:
     assert {await anext(merged), await anext(merged)} == {(0, 1), (1, 1)}
     await merged.aclose()
     assert all(patient.stopped for patient in patients)
+
+
+async def test_a_single_stream_is_passed_on_with_its_failure() -> None:
+    merged = merge([failing_stream()])
+    with pytest.raises(ValueError, match="no"):
+        await anext(merged)
+
+
+async def test_a_single_stream_ends_when_nobody_waits_for_it_any_more() -> None:
+    patient = Patient()
+    merged = merge([patient.stream()])
+    assert await anext(merged) == (0, 1)
+    waiting = asyncio.ensure_future(anext(merged))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert patient.stopped
