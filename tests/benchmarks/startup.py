@@ -25,7 +25,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 BODY = json.dumps({"inputs": "The capital of France is", "parameters": {"max_new_tokens": 1}}).encode()
-POLL_S = 0.01
+POLL_S = 0.02  # each answer takes a millisecond from the server that is loading
 PATIENCE_S = 300.0
 ANNOUNCEMENTS = {"listening": "HTTP listens", "serving": "models are loaded"}
 COMMANDS = (("--help",), ("--version",), ("models", "--supported"))
@@ -45,13 +45,13 @@ from server import hosting, worker; lap("import what the engine needs")
 from server.cli import _parser; from server.settings import read; from server.model_setups import bring
 import sys
 setup = bring(read(vars(_parser().parse_args(["serve", *sys.argv[1:]])))); lap("find the models")
-load = hosting.load
-def timed(path, **options):
+load = hosting.Computing.load
+def timed(computing, path, adapter=None):
     lap("between models")
-    loaded = load(path, **options)
+    loaded = load(computing, path, adapter)
     lap(f"load {path.name}")
     return loaded
-hosting.load = timed
+hosting.Computing.load = timed
 hosting.load_all(setup); lap("caches, cards, trials of the arithmetic")
 print(f"{last - began:8.2f}  together", flush=True)
 """
