@@ -6,6 +6,7 @@ stream. Each way to join attention and MLP to the stream stands once in `models.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -27,7 +28,7 @@ from models.layers.mlp import GatedMlp, PlainMlp
 from models.native.errors import Unsupported
 from models.native.norms import Normed
 from models.native.program import Buffer, Program, padded
-from models.native.structures import Format, Function, Heads, Kind, Parts
+from models.native.structures import Format, Function, Heads, Kind, NormKind, Parts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +76,14 @@ class Attention:
         queries = heads.heads if self.parts & Parts.QUERIES else 0
         keys = heads.kv_heads if self.parts & Parts.KEYS else 0
         return (queries + 2 * keys) * heads.head_dim
+
+    @property
+    def straight(self) -> bool:
+        """Whether heads are what the projection says, element by element: neither clipped, normed nor turned,
+        and as wide in the cache."""
+        heads = self.heads
+        plain = heads.clip == math.inf and heads.norm == NormKind.NONE and not heads.rotated
+        return plain and heads.head_dim == heads.padded_dim
 
     @property
     def place(self) -> dict[str, Any]:
@@ -189,21 +198,23 @@ class Lowering:
 
     def attention(self, attention: Attention, rows: Rows, output: Buffer, *, add: bool) -> None:
         """All of it: projections, heads, the cache, and what is found there."""
-        projected = self.floats("projected", attention.width)
-        self.linear(attention.projection, rows, projected, name="qkv")
-        queries = self.heads(attention, projected)
+        queries = self.project(attention, rows)
         assert queries is not None
         assert attention.out is not None
         self.linear(attention.out, self.attend(attention, queries), output, add=add, name="out")
 
+    def project(self, attention: Attention, rows: Rows, *, name: str = "qkv") -> Buffer | None:
+        """Queries, keys and values are made of rows. Queries are returned, keys and values go into the cache:
+        whatever there is, and straight from the product where nothing is done to them in between."""
+        if attention.straight and not self._adapters:
+            return self._project_straight(attention, rows, name)
+        projected = self.floats("projected", attention.width)
+        self.linear(attention.projection, rows, projected, name=name)
+        return self.heads(attention, projected)
+
     def heads(self, attention: Attention, projected: Buffer) -> Buffer | None:
-        """Queries are made ready and returned, keys and values written to the cache: whatever there is."""
-        heads = attention.heads
-        queries = (
-            self.operand("queries", heads.heads * heads.padded_dim, self.cache)
-            if attention.parts & Parts.QUERIES
-            else None
-        )
+        """What `project` does behind the product, as an operation of its own."""
+        queries = self._queries(attention)
         self.program.add(
             Kind.HEADS,
             "heads",
@@ -269,7 +280,30 @@ class Lowering:
             self._shared[key] = make
         return self._shared[key]
 
+    def _queries(self, attention: Attention) -> Buffer | None:
+        heads = attention.heads
+        if not attention.parts & Parts.QUERIES:
+            return None
+        return self.operand("queries", heads.heads * heads.padded_dim, self.cache)
+
     # ---- operations
+
+    def _project_straight(self, attention: Attention, rows: Rows, name: str) -> Buffer | None:
+        queries, matrix = self._queries(attention), attention.projection.matrix
+        assert matrix is not None
+        place = attention.place | {"keep": (*attention.kept, matrix)}
+        self.program.add(
+            Kind.LINEAR,
+            name,
+            input=rows.operand,
+            operand=queries,
+            width=attention.width,
+            matrix=matrix.weight,
+            private=rows.private,
+            parts=attention.parts,
+            **place,
+        )
+        return queries
 
     def _activated(self, layer: Linear, rows: Rows, width: int, function: Function, *, gated: bool) -> Rows:
         """``function(rows W^T + b)``; gated, of the first half, times the second."""

@@ -2,6 +2,7 @@
 #include "kernels.h"
 
 #include "attention.h"
+#include "heads.h"
 #include "packing.h"
 #include "peak.h"
 #include "scores.h"
@@ -32,61 +33,32 @@ void make_rows(const Operation& op, const Run& run, Operands operands, int first
     }
 }
 
-template <class Word> void make_heads(const Operation& op, const Run& run, Operands operands, int first, int behind) {
-    const Heads& heads = *op.heads;
-    const View& view = run.views[op.view];
-    const int queries = op.parts & 1 ? heads.heads : 0, keys = op.parts & 2 ? heads.kv_heads : 0;
-    const int64_t padded = (op.width + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
-    using Element = typename Word::Element;
-    const int64_t block_size = (int64_t)heads.padded_dim * BLOCK_TOKENS;
-    int slice = 0;
-    for (int row = first; row < behind; ++row) {
-        float* input = floats(run, op.input, row, padded);
-        const float *cosines = nullptr, *sines = nullptr;
-        if (heads.rotated) {
-            cosines = run.cosines[op.rotation] + (int64_t)row * heads.rotated;
-            sines = run.sines[op.rotation] + (int64_t)row * heads.rotated;
-        }
-        if (queries) {
-            prepare_heads(input, queries, heads, heads.query_norm, heads.query_norm_bias, cosines, sines);
-            write_queries<Word>((Element*)operands.write, input, heads, row, run.tokens);
-        }
-        if (!keys) continue;
-        float* key = input + queries * heads.head_dim;
-        float* value = key + keys * heads.head_dim;
-        prepare_heads(key, keys, heads, heads.key_norm, heads.key_norm_bias, cosines, sines);
-        if (heads.clip < __builtin_inff())
-            for (int i = 0; i < keys * heads.head_dim; ++i) value[i] = value[i] < -heads.clip ? -heads.clip : value[i] > heads.clip ? heads.clip : value[i];
-        while (row >= view.rows[slice + 1]) ++slice;
-        const int place = view.starts[slice] + row - view.rows[slice];
-        const int64_t block = view.blocks[view.tables[slice] + place / BLOCK_TOKENS];
-        const int token = place % BLOCK_TOKENS;
-        const bool opens = row + 1 == view.rows[slice + 1] && place - token >= view.starts[slice];  // a block is new
-        for (int head = 0; head < keys; ++head) {
-            const int64_t start = (block * heads.kv_heads + head) * block_size;
-            write_key<Word>((Element*)run.keys[op.layer] + start, key + head * heads.head_dim, heads.head_dim, token);
-            write_value<Word>((Element*)run.values[op.layer] + start, value + head * heads.head_dim, heads.head_dim, heads.padded_dim, token);
-            if (opens) clear_values<Word>((Element*)run.values[op.layer] + start, heads.padded_dim, token);
-        }
-    }
-}
-
 void rows(const Operation& op, const Run& run, Operands operands, int first, int behind, float* scratch) {
     if (op.kind != HEADS) return make_rows(op, run, operands, first, behind, scratch);
-    if (op.heads->format == FLOAT32) make_heads<Single>(op, run, operands, first, behind);
-    else make_heads<Pair>(op, run, operands, first, behind);
+    const int64_t padded = (op.width + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+    const auto make = op.heads->format == FLOAT32 ? make_heads<Single> : make_heads<Pair>;
+    make(op, run, operands.write, first, behind, floats(run, op.input, 0, padded), padded);
+}
+
+// What becomes of a tile: rows [row, end) of panel `at`.
+void finish_tile(const Operation& op, const Run& run, char* operands, int row, int end, int at, float* tile) {
+    if (op.heads) {
+        const auto place = op.heads->format == FLOAT32 ? place_heads<Single> : place_heads<Pair>;
+        return place(op, run, operands, row, end, at, tile);
+    }
+    const int64_t padded = (op.width + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+    for (int i = row; i < end; ++i) {
+        char* operand = op.operand == NONE ? nullptr : operands + i * operand_bytes(op.format, padded);
+        finish(op, tile + (i - row) * PANEL, at, floats(run, op.output, i, padded), operand);
+    }
 }
 
 void product(const Operation& op, const Run& run, Operands operands, int first, int behind, int panel, int last, char* scratch) {
     const Weight& matrix = *op.matrix;
     const int64_t stride = operand_bytes(matrix.operand, matrix.inputs), panel_bytes = bytes_of_panel(matrix);
-    const int64_t padded = (op.width + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
     alignas(64) float results[TILE_ROWS * PANEL];
     const auto done = [&](int row, int end, int at, float* tile) {
-        for (int i = row; i < end; ++i) {
-            char* operand = op.operand == NONE ? nullptr : operands.write + i * operand_bytes(op.format, padded);
-            finish(op, tile + (i - row) * PANEL, at, floats(run, op.output, i, padded), operand);
-        }
+        finish_tile(op, run, operands.write, row, end, at, tile);
     };
     if (is_blocks(matrix.format)) {
         const Item item{matrix, operands.read, stride, first, behind, panel, last};
@@ -99,7 +71,8 @@ void product(const Operation& op, const Run& run, Operands operands, int first, 
         const int tile = many ? step / panels : step % tiles, at = panel + (many ? step % panels : step / tiles);
         const int row = first + (int)((int64_t)count * tile / tiles), end = first + (int)((int64_t)count * (tile + 1) / tiles);
         const char* data = (const char*)matrix.data + at * panel_bytes;
-        const char* ahead = many || tile > 1 ? data : data + panel_bytes + tile * panel_bytes / 2;
+        const char* panel_ahead = tile > 1 ? data : data + panel_bytes + tile * panel_bytes / 2;
+        const char* ahead = many ? operands.read + end * stride : panel_ahead;
         const Tile what{operands.read + row * stride, stride, data, ahead, matrix.inputs};
         multiply_rows<TILE_ROWS>(end - row, matrix.format, what, results);
         done(row, end, at, results);

@@ -21,7 +21,7 @@ enum Norm : int32_t { NO_NORM, LAYER_NORM, RMS_NORM };
 
 enum Kind : int32_t {
     NORMALISE,  // floats -> floats and/or operand
-    LINEAR,     // operand -> floats or operand, through a function
+    LINEAR,     // operand -> floats or operand, through a function; or, as HEADS does, queries and the cache
     ACTIVATE,   // floats -> floats or operand
     HEADS,      // queries, keys and values: norm, rotation, and into the cache
     ATTEND,     // over the cache

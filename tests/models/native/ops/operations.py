@@ -219,6 +219,7 @@ class Texts:
     """Whole texts that attend to themselves, computed in any chunks.
 
     `projected` [T, (heads + 2 kv_heads) * head_dim] of each text; blocks of the cache are given out shuffled.
+    `straight`: heads come out of a product, with the identity, instead of being made of its rows.
     """
 
     library: Library
@@ -228,6 +229,7 @@ class Texts:
     sines: Tensor | None = None
     kept: Sequence[object] = ()
     seed: int = 0
+    straight: bool = False
     _tables: list[list[int]] = field(default_factory=list)
 
     def __call__(self, schedule: Sequence[Sequence[int]]) -> list[Tensor]:
@@ -257,11 +259,34 @@ class Texts:
         queries = program.operand(heads.heads * heads.padded_dim, Format(heads.format))
         attended = program.floats(heads.heads * heads.head_dim)
         place: dict[str, Any] = {"heads": heads, "keep": self.kept}
-        program.add(Kind.HEADS, "heads", input=source, operand=queries, width=width, parts=Parts.ALL, **place)
+        if self.straight:
+            self._add_product(program, source, queries, place)
+        else:
+            program.add(
+                Kind.HEADS, "heads", input=source, operand=queries, width=width, parts=Parts.ALL, **place
+            )
         program.add(
             Kind.ATTEND, "attend", input=queries, output=attended, width=heads.heads * heads.head_dim, **place
         )
         return program, source, attended
+
+    def _add_product(self, program: Program, source: Buffer, queries: Buffer, place: dict[str, Any]) -> None:
+        width = self.projected[0].shape[1]
+        matrix = Matrix(self.library, torch.eye(width), torch.zeros(width), Format.FLOAT32)
+        rows = program.operand(width, Format.FLOAT32)
+        program.add(Kind.NORMALISE, "rows", input=source, operand=rows, width=width, private=True)
+        program.add(
+            Kind.LINEAR,
+            "product",
+            input=rows,
+            operand=queries,
+            width=width,
+            matrix=matrix.weight,
+            private=True,
+            parts=Parts.ALL,
+            heads=place["heads"],
+            keep=(*self.kept, matrix),
+        )
 
     def _caches(self, blocks: int) -> tuple[Tensor, Tensor]:
         """Of values that nobody wrote nobody may read: they are not numbers."""

@@ -289,3 +289,17 @@ def test_a_token_has_the_same_bits_on_any_number_of_threads(library: Library) ->
         assert library.start(library.name, threads)
         for text, again in zip(whole, texts([(290, 33)]), strict=True):
             assert torch.equal(text, again), threads
+
+
+@pytest.mark.parametrize("head_dim", [16, 32, 48, 64, 80])
+@pytest.mark.parametrize("format_", FLOATS)
+def test_heads_straight_from_a_product_are_those_made_of_its_rows(
+    library: Library, head_dim: int, format_: Format
+) -> None:
+    lengths = [1, 16, 3, 35, 70]
+    texts = Case(head_dim=head_dim, format=format_).texts(library, lengths)
+    schedule = [[1, 3, 0, 20, 70], [0, 13, 2, 15, 0], [0, 0, 1, 0, 0]]
+    expected = texts(schedule)
+    for straight in (replace(texts, straight=True)(schedule), replace(texts, straight=True)([lengths])):
+        for found, wanted in zip(straight, expected, strict=True):
+            assert torch.equal(found, wanted)
