@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from models.errors import ModelError
 from server.engine import messages
@@ -26,7 +27,9 @@ from server.execution.grammars.compiler import Compiler
 from server.execution.runner import Runner
 from server.hosting import Member, load_all
 from server.scheduling.scheduler import Scheduler
-from server.text.tokenizer import load_tokenizer
+
+if TYPE_CHECKING:
+    from server.text.tokenizer import Tokenizer
 
 
 def main(descriptor: int) -> int:
@@ -81,16 +84,22 @@ def _load_loras(setup: Setup, adapters: LoadedAdapters) -> dict[str, dict[str, s
 
 
 def _constraints(setup: Setup, members: Sequence[Member]) -> Constraints:
-    """A tokenizer is read when the first grammar comes: most servers never see one."""
+    """A tokenizer is imported and read when the first grammar comes: most servers never see one."""
     paths = {model.name: Path(model.path) for model in setup.models}
     decoders = {one.card.name: one for one in members if isinstance(one.runner, DecoderRunner)}
     return Constraints(
         {name: one.runner for name, one in decoders.items() if isinstance(one.runner, DecoderRunner)},
         {
-            name: Compiler(partial(load_tokenizer, paths[name]), one.card.vocab_size)
+            name: Compiler(partial(_load_tokenizer, paths[name]), one.card.vocab_size)
             for name, one in decoders.items()
         },
     )
+
+
+def _load_tokenizer(path: Path) -> Tokenizer:
+    from server.text.tokenizer import load_tokenizer  # templates, too: 35 ms
+
+    return load_tokenizer(path)
 
 
 def _receive_setup(link: socket.socket) -> Setup | None:
