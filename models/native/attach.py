@@ -11,7 +11,7 @@ from models.encoder import Encoder
 from models.heads import MaskedLMHead
 from models.layers.embedding import Embedding
 from models.layers.linear import Linear
-from models.layers.mlp import GatedMlp
+from models.layers.mlp import GatedMlp, PlainMlp
 from models.native.decoder import DecoderProgram
 from models.native.encoder import EncoderProgram
 from models.native.quantise import FORMATS, Packing
@@ -31,9 +31,9 @@ def attach(module: nn.Module, packing: Packing) -> None:
     for part in parts:
         _widen(part)
     gated = {part.gate_up for part in parts if isinstance(part, GatedMlp)}
-    heads = {part.linear for part in parts if isinstance(part, LMHead)}
+    widening = gated | {part.up for part in parts if isinstance(part, PlainMlp)}
     for part in parts:
-        _pack(part, packing, gated, heads)
+        _pack(part, packing, gated, widening)
     for part in parts:
         _lower(part, packing)
 
@@ -44,11 +44,11 @@ def runs_apart(encoder: Encoder) -> bool:
 
 
 def _pack(
-    part: nn.Module, packing: Packing, gated: Container[nn.Module], heads: Container[nn.Module | None]
+    part: nn.Module, packing: Packing, gated: Container[nn.Module], widening: Container[nn.Module]
 ) -> None:
     match part:
         case Linear(matrix=None):
-            part.replace(packing.matrix(part, gated=part in gated, words=part in heads))
+            part.replace(packing.matrix(part, gated=part in gated, widens=part in widening))
         case Embedding() if part in packing.kept:
             _pack_words(part, packing)
         case Decoder(head=LMHead(linear=None)):
@@ -79,4 +79,4 @@ def _widen(part: nn.Module) -> None:
 
 def _pack_words(words: Embedding, packing: Packing) -> None:
     if words.matrix is None:
-        words.replace(packing.matrix(words, words=True))
+        words.replace(packing.matrix(words))
