@@ -31,8 +31,10 @@ def pool(hidden: Tensor, lengths: Sequence[int], pooling: Pooling) -> Tensor:
 
     `lengths` sum to T, each at least 1. Each text is summed on its own, so neighbours do not matter.
     """
-    function = _FUNCTIONS[pooling]
-    return torch.stack([function(text.float()) for text in torch.split(hidden, list(lengths))])
+    function, hidden = _FUNCTIONS[pooling], hidden.float()
+    if len(lengths) == 1:
+        return function(hidden)[None]
+    return torch.stack([function(text) for text in hidden.split_with_sizes(list(lengths))])
 
 
 def normalize(vectors: Tensor) -> Tensor:

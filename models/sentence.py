@@ -42,7 +42,8 @@ class Sentence(nn.Module):
 
     def forward(self, hidden: Tensor, lengths: Sequence[int]) -> Tensor:
         """hidden [T, hidden] of texts of `lengths` -> [texts, size] float32, not scaled to unit length."""
-        vectors = torch.cat([pool(hidden, lengths, pooling) for pooling in self._poolings], dim=-1)
+        pooled = [pool(hidden, lengths, pooling) for pooling in self._poolings]
+        vectors = pooled[0] if len(pooled) == 1 else torch.cat(pooled, dim=-1)
         for layer in self.dense:
             vectors = layer(vectors)
         return vectors

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import accumulate
 from typing import cast
 
 import numpy as np
@@ -101,14 +102,16 @@ class Scratch:
 
 def texts(lengths: Sequence[int]) -> Slices:
     """Whole texts, each in blocks of its own, which lie in order."""
-    counts = np.array(lengths, np.int32)
-    rows, tables = np.zeros((2, len(counts) + 1), np.int32)
-    np.cumsum(counts, out=rows[1:])
-    np.cumsum(-(-counts // BLOCK_TOKENS), out=tables[1:])
+    tables = _starts(-(-length // BLOCK_TOKENS) for length in lengths)
     return Slices(
-        rows=rows,
-        starts=np.zeros_like(counts),
-        lengths=counts,
+        rows=_starts(lengths),
+        starts=np.zeros(len(lengths), np.int32),
+        lengths=np.array(lengths, np.int32),
         tables=tables,
         blocks=np.arange(tables[-1], dtype=np.int32),
     )
+
+
+def _starts(counts: Iterable[int]) -> NDArray[np.int32]:
+    """Where each begins among all, and where the last ends. Added up in Python: most steps have few texts."""
+    return np.array([*accumulate(counts, initial=0)], np.int32)

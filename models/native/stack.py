@@ -31,13 +31,19 @@ class Stack:
 
     def run(self, hidden: Tensor, run: Run, mixing: Mixing | None) -> Tensor:
         """hidden [T, hidden] -> the stream afterwards [T, hidden], float32."""
-        lowered = self.plain if mixing is None else self._stopping
+        if mixing is not None:
+            return self._run_with_adapters(hidden, run, mixing)
+        lowered = self.plain
+        stream = torch.zeros(run.tokens, lowered.stream.width)  # the caller's, so that nothing is copied out
+        stream[:, : self._hidden] = hidden
+        lowered.program.run(run, results={lowered.stream: stream})
+        return stream[:, : self._hidden]
+
+    def _run_with_adapters(self, hidden: Tensor, run: Run, mixing: Mixing) -> Tensor:
+        lowered = self._stopping
         stream = lowered.program.rows(lowered.stream, run.tokens)
         stream[:, : self._hidden] = hidden
-        if mixing is None:
-            lowered.program.run(run)
-        else:
-            _run_with_adapters(lowered, run, mixing)
+        _run_changed(lowered, run, mixing)
         return stream[:, : self._hidden].clone()
 
     @cached_property
@@ -61,7 +67,7 @@ def turn(run: Run, rotaries: Iterable[nn.Module], positions: Tensor) -> list[Rot
     return rotations
 
 
-def _run_with_adapters(lowered: Lowering, run: Run, mixing: Mixing) -> None:
+def _run_changed(lowered: Lowering, run: Run, mixing: Mixing) -> None:
     first = 0
     for site in lowered.sites:
         if mixing.touches(site.layer.changes):
