@@ -16,13 +16,16 @@ from models.layers.lora import LowRank, Mixing
 from models.native.library import Library
 from tests.models import decoder_configs_a, decoder_configs_b, encoder_configs
 from tests.models.native.twins import (
-    DTYPES,
+    FLOATS,
+    PRECISIONS,
     AnyModel,
+    Precision,
     Twins,
     assert_same_bits,
     config_of,
     configs_of,
     lengthened,
+    plainest,
     tokens_of,
 )
 from tests.models.paged import CPU, Session
@@ -34,32 +37,27 @@ TEXTS = {"one": tokens_of(21), "none": tokens_of(40, 1), "two": tokens_of(1, 2),
 torch.set_num_threads(1)  # quickest for small tensors
 
 
-def plainest(*names: str) -> list[str]:
-    """The first configuration of each family."""
-    return list({name.partition(",")[0]: name for name in reversed(names)}.values())
+DECODERS = plainest(configs_of(decoder_configs_a.CONFIGS, decoder_configs_b.CONFIGS))
+ENCODERS = plainest(encoder_configs.CONFIGS)
 
 
-DECODERS = configs_of(decoder_configs_a.CONFIGS, decoder_configs_b.CONFIGS)
-ENCODERS = encoder_configs.CONFIGS
+@pytest.fixture(scope="module", params=[*FLOATS, "int8"])
+def precision(request: pytest.FixtureRequest) -> Precision:
+    return PRECISIONS[request.param]
 
 
-@pytest.fixture(scope="module", params=DTYPES)
-def dtype(request: pytest.FixtureRequest) -> torch.dtype:
-    return DTYPES[request.param]
-
-
-@pytest.fixture(scope="module", params=plainest(*DECODERS))
-def decoders(request: pytest.FixtureRequest, dtype: torch.dtype, kernels: Library) -> Twins[Decoder]:
+@pytest.fixture(scope="module", params=DECODERS)
+def decoders(request: pytest.FixtureRequest, precision: Precision, kernels: Library) -> Twins[Decoder]:
     config = config_of(DECODERS[request.param])
     assert isinstance(config, DecoderConfig)
-    return adapted(Twins.of(Decoder(lengthened(config)), dtype, kernels))
+    return adapted(Twins.of(Decoder(lengthened(config)), precision, kernels))
 
 
-@pytest.fixture(scope="module", params=plainest(*ENCODERS))
-def encoders(request: pytest.FixtureRequest, dtype: torch.dtype, kernels: Library) -> Twins[Encoder]:
+@pytest.fixture(scope="module", params=ENCODERS)
+def encoders(request: pytest.FixtureRequest, precision: Precision, kernels: Library) -> Twins[Encoder]:
     config = config_of(ENCODERS[request.param])
     assert isinstance(config, EncoderConfig)
-    return adapted(Twins.of(Encoder(lengthened(config)), dtype, kernels))
+    return adapted(Twins.of(Encoder(lengthened(config)), precision, kernels))
 
 
 def adapted(twins: Twins[AnyModel]) -> Twins[AnyModel]:

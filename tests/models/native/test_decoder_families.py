@@ -13,7 +13,9 @@ from models.decoder import Decoder
 from models.native.library import Library
 from tests.models import decoder_configs_a, decoder_configs_b
 from tests.models.native.twins import (
-    DTYPES,
+    FLOATS,
+    PRECISIONS,
+    Precision,
     Twins,
     assert_same_bits,
     config_of,
@@ -30,16 +32,16 @@ STEPS = [1, 1, 2, 5, 16, 30, 64, 130, 300]
 torch.set_num_threads(1)  # quickest for small tensors
 
 
-@pytest.fixture(scope="module", params=DTYPES)
-def dtype(request: pytest.FixtureRequest) -> torch.dtype:
-    return DTYPES[request.param]
+@pytest.fixture(scope="module", params=FLOATS)
+def precision(request: pytest.FixtureRequest) -> Precision:
+    return PRECISIONS[request.param]
 
 
 @pytest.fixture(scope="module", params=CONFIGS)
-def twins(request: pytest.FixtureRequest, dtype: torch.dtype, kernels: Library) -> Twins[Decoder]:
+def twins(request: pytest.FixtureRequest, precision: Precision, kernels: Library) -> Twins[Decoder]:
     config = config_of(CONFIGS[request.param])
     assert isinstance(config, DecoderConfig)
-    return Twins.of(Decoder(lengthened(config)), dtype, kernels)
+    return Twins.of(Decoder(lengthened(config)), precision, kernels)
 
 
 def open_session(decoder: Decoder, dtype: torch.dtype = torch.float32) -> Session:

@@ -12,24 +12,35 @@ from models.heads import MaskedLM, MaskedLMHead
 from models.native.attach import runs_apart
 from models.native.library import Library
 from tests.models import encoder_configs
-from tests.models.native.twins import DTYPES, Twins, assert_same_bits, config_of, lengthened, tokens_of
+from tests.models.native.twins import (
+    FLOATS,
+    PRECISIONS,
+    Precision,
+    Twins,
+    assert_same_bits,
+    config_of,
+    lengthened,
+    tokens_of,
+)
 
 TEXTS = [tokens_of(length, length) for length in (1, 5, 16, 33, 140, 300, 700)]
 
 torch.set_num_threads(1)  # quickest for small tensors
 
 
-@pytest.fixture(scope="module", params=DTYPES)
-def dtype(request: pytest.FixtureRequest) -> torch.dtype:
-    return DTYPES[request.param]
+@pytest.fixture(scope="module", params=FLOATS)
+def precision(request: pytest.FixtureRequest) -> Precision:
+    return PRECISIONS[request.param]
 
 
 @pytest.fixture(scope="module", params=encoder_configs.CONFIGS)
-def twins(request: pytest.FixtureRequest, dtype: torch.dtype, kernels: Library) -> Twins[MaskedLM]:
+def twins(request: pytest.FixtureRequest, precision: Precision, kernels: Library) -> Twins[MaskedLM]:
     config = config_of(encoder_configs.CONFIGS[request.param])
     assert isinstance(config, EncoderConfig)
     encoder = Encoder(lengthened(config))
-    return Twins.of(MaskedLM(encoder, MaskedLMHead(encoder.config, encoder.embeddings.words)), dtype, kernels)
+    return Twins.of(
+        MaskedLM(encoder, MaskedLMHead(encoder.config, encoder.embeddings.words)), precision, kernels
+    )
 
 
 @torch.inference_mode()

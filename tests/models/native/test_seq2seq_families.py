@@ -12,7 +12,16 @@ from models.config import Seq2SeqConfig
 from models.native.library import Library
 from models.seq2seq import Seq2Seq
 from tests.models import seq2seq_configs
-from tests.models.native.twins import DTYPES, Twins, assert_same_bits, config_of, lengthened, tokens_of
+from tests.models.native.twins import (
+    FLOATS,
+    PRECISIONS,
+    Precision,
+    Twins,
+    assert_same_bits,
+    config_of,
+    lengthened,
+    tokens_of,
+)
 from tests.models.paged_seq2seq import Session
 
 LENGTHS = [(1, 5), (33, 70), (700, 1), (16, 300)]  # of sources and answers
@@ -22,17 +31,17 @@ ANSWERS = {str(i): tokens_of(length, 50 + i) for i, (_, length) in enumerate(LEN
 torch.set_num_threads(1)  # quickest for small tensors
 
 
-@pytest.fixture(scope="module", params=DTYPES)
-def dtype(request: pytest.FixtureRequest) -> torch.dtype:
-    return DTYPES[request.param]
+@pytest.fixture(scope="module", params=FLOATS)
+def precision(request: pytest.FixtureRequest) -> Precision:
+    return PRECISIONS[request.param]
 
 
 @pytest.fixture(scope="module", params=seq2seq_configs.CONFIGS)
-def twins(request: pytest.FixtureRequest, dtype: torch.dtype, kernels: Library) -> Twins[Seq2Seq]:
+def twins(request: pytest.FixtureRequest, precision: Precision, kernels: Library) -> Twins[Seq2Seq]:
     config = config_of(seq2seq_configs.CONFIGS[request.param])
     assert isinstance(config, Seq2SeqConfig)
     config = replace(config, encoder=lengthened(config.encoder), decoder=lengthened(config.decoder))
-    return Twins.of(Seq2Seq(config), dtype, kernels)
+    return Twins.of(Seq2Seq(config), precision, kernels)
 
 
 def together(session: Session) -> Tensor:

@@ -13,15 +13,17 @@ from torch import Tensor, nn
 
 from models.config import Config, StackConfig
 from models.families.registry import read
+from models.layers.embedding import Embedding
+from models.layers.linear import Linear
 from models.layers.norm import OffsetRMSNorm
 from models.native.attach import attach
 from models.native.library import Library
-from models.native.quantise import Packing
+from models.native.quantise import Packing, Quantise
+from models.native.structures import PANEL, Format
+from models.native.weights import Matrix
 from models.positions import Learned
+from tests.models.native.ops.operations import rounded_to_bytes
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-# Relative: sums in another order, and operands that are rounded to eight bits on the way.
-LIMITS = {torch.float32: 1e-5, torch.bfloat16: 1e-2}
 CONTEXT = 1024
 
 _SCALES: Mapping[type[nn.Module], float] = {nn.LayerNorm: 0.5, nn.RMSNorm: 0.5, OffsetRMSNorm: -0.5}
@@ -31,32 +33,93 @@ AnyStack = TypeVar("AnyStack", bound=StackConfig)
 
 
 @dataclass(frozen=True, slots=True)
+class Precision:
+    """In what the native one of two models computes, and how far it may be off: relative."""
+
+    dtype: torch.dtype
+    limit: float
+    quantise: Quantise | None = None
+
+
+PRECISIONS = {
+    "float32": Precision(torch.float32, 1e-5),  # sums in another order
+    "bfloat16": Precision(torch.bfloat16, 1e-2),  # operands that are rounded to eight bits on the way
+    "int8": Precision(
+        torch.float32, 1e-2, Quantise.INT8
+    ),  # where a sum in another order rounds to another byte
+    "int4": Precision(torch.float32, 1e-5, Quantise.INT4),
+}
+FLOATS = ("float32", "bfloat16")
+
+
+@dataclass(frozen=True, slots=True)
 class Twins(Generic[AnyModel]):
     """The same weights. The one in PyTorch is float32 throughout, whatever the weights are rounded to."""
 
     plain: AnyModel
     native: AnyModel
-    dtype: torch.dtype
+    precision: Precision
 
     @classmethod
-    def of(cls, plain: AnyModel, dtype: torch.dtype, kernels: Library) -> Twins[AnyModel]:
+    def of(cls, plain: AnyModel, precision: Precision, kernels: Library) -> Twins[AnyModel]:
         """Gives `plain` random weights."""
         plain.eval().requires_grad_(False)
         randomise(plain)
         for parameter in plain.parameters():
-            parameter.data = parameter.data.to(dtype).float()
+            parameter.data = parameter.data.to(precision.dtype).float()
         native = copy.deepcopy(plain)
         for parameter in native.parameters():
-            parameter.data = parameter.data.to(dtype)
-        attach(native, Packing(library=kernels, dtype=dtype))
-        return cls(plain, native, dtype)
+            parameter.data = parameter.data.to(precision.dtype)
+        attach(native, Packing(library=kernels, dtype=precision.dtype, quantise=precision.quantise))
+        if precision.quantise is not None:
+            for imitating, part in zip(plain.modules(), native.modules(), strict=True):
+                imitate(imitating, part)
+        return cls(plain, native, precision)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the native one's cache."""
+        return self.precision.dtype
 
     def check(self, actual: Tensor, expected: Tensor) -> None:
         """What the native one computed is near enough to what the plain one did: as a whole, and no single
         number is farther off than twice that of the largest one."""
-        apart, limit = actual - expected, LIMITS[self.dtype]
+        apart, limit = actual - expected, self.precision.limit
         assert apart.norm() <= limit * expected.norm()
         assert apart.abs().max() <= 2 * limit * expected.abs().max()
+
+
+class BluntLinear(Linear):
+    """Sees rows as bytes."""
+
+    def _multiply(self, rows: Tensor) -> Tensor:
+        return super()._multiply(rounded_to_bytes(rows).float())
+
+
+class BluntEmbedding(Embedding):
+    """Compares rows as bytes with its own."""
+
+    def compare(self, rows: Tensor, bias: Tensor | None = None) -> Tensor:
+        return super().compare(rounded_to_bytes(rows).float(), bias)
+
+
+def imitate(plain: nn.Module, native: nn.Module) -> None:
+    """Give a part what the native one's matrix stands for, and have it see what that sees."""
+    if not isinstance(plain, Linear | Embedding) or not isinstance(native, Linear | Embedding):
+        return
+    if native.matrix is None:
+        return
+    plain.weight.data = numbers_of(native.matrix)
+    if native.matrix.weight.operand == Format.INT8:
+        plain.__class__ = BluntLinear if isinstance(plain, Linear) else BluntEmbedding
+
+
+def numbers_of(matrix: Matrix) -> Tensor:
+    """[outputs, inputs]: what a packed matrix stands for."""
+    if not matrix.gated:
+        return matrix.rows(torch.arange(matrix.outputs))
+    halves = torch.arange(matrix.weight.outputs).view(-1, 2, PANEL // 2).unbind(1)  # as they lie in panels
+    return torch.cat([matrix.rows(half.flatten())[: matrix.outputs // 2] for half in halves])
 
 
 def randomise(model: nn.Module) -> None:
@@ -75,6 +138,12 @@ def randomise(model: nn.Module) -> None:
 def config_of(build: Callable[[], Any]) -> Config:
     """What we make of the file that transformers writes of a configuration."""
     return read(json.loads(build().to_json_string()))[1]
+
+
+def plainest(configs: Mapping[str, Callable[[], Any]]) -> dict[str, Callable[[], Any]]:
+    """The first configuration of each family."""
+    first = {name.partition(",")[0]: name for name in reversed(tuple(configs))}
+    return {name: configs[name] for name in first.values()}
 
 
 def configs_of(*tables: Mapping[str, Callable[[], Any]]) -> dict[str, Callable[[], Any]]:

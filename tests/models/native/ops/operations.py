@@ -42,6 +42,15 @@ def close(actual: Tensor, expected: Tensor, limit: float) -> None:
     assert error <= limit
 
 
+def rounded_to_bytes(rows: Tensor) -> Tensor:
+    """Rows [T, width] of float32 as operands of eight bits hold them, a scale for 32: float64."""
+    groups = functional.pad(rows, (0, -rows.shape[1] % GROUP)).view(len(rows), -1, GROUP)
+    peaks = groups.abs().amax(-1, keepdim=True)
+    steps = (groups * (127 / peaks.where(peaks > 0, 1))).round()
+    rounded: Tensor = (steps.double() * (peaks / 127)).flatten(1)
+    return rounded[:, : rows.shape[1]]
+
+
 def address(numbers: Tensor | None) -> int | None:
     return None if numbers is None else numbers.data_ptr()
 

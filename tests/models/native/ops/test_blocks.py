@@ -17,7 +17,7 @@ from models.native.library import Library
 from models.native.structures import Format
 from models.native.weights import Matrix
 from models.weights.blocks import KEPT, Blocks
-from tests.models.native.ops.operations import random
+from tests.models.native.ops.operations import random, rounded_to_bytes
 
 OPERANDS = (Format.FLOAT32, Format.BFLOAT16)
 COUNTS = (1, 2, 3, 4, 5, 8, 9, 17, 31, 70, 129, 300)
@@ -45,15 +45,6 @@ def blocks_of(kind: Type, outputs: int, inputs: int) -> Blocks:
 def numbers_of(blocks: Blocks) -> Tensor:
     """What they stand for, as the `gguf` package has it."""
     return torch.from_numpy(dequantize(blocks.raw.numpy(), blocks.kind).copy())
-
-
-def rounded_to_bytes(rows: Tensor) -> Tensor:
-    """Rows [T, inputs] as operands of eight bits hold them, a scale for 32: float64."""
-    groups = rows.view(len(rows), -1, 32)
-    peaks = groups.abs().amax(-1, keepdim=True)
-    steps = (groups * (torch.full_like(peaks, 127) / peaks)).round()
-    rounded: Tensor = (steps.double() * (peaks / 127).double()).flatten(1)
-    return rounded
 
 
 @given(

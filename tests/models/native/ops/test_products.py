@@ -13,7 +13,7 @@ from torch import Tensor
 from models.native.library import Library
 from models.native.structures import Format, Function
 from models.native.weights import Matrix
-from tests.models.native.ops.operations import DTYPES, LIMITS, Product, close, random
+from tests.models.native.ops.operations import DTYPES, LIMITS, Product, close, random, rounded_to_bytes
 
 FLOATS = (Format.FLOAT32, Format.BFLOAT16)
 COUNTS = (*range(1, 71), 129, 300)
@@ -102,10 +102,7 @@ def test_products_of_bytes_equal_those_of_what_bytes_stand_for(library: Library,
     weight, rows = weights(96, 128, Format.FLOAT32), random(tokens, 128)
     product = Product(library=library, weight=weight, format=Format.INT8)
     matrix = Matrix(library, weight, None, Format.Q8_0, operand=Format.INT8)
-    groups = rows.view(tokens, -1, 32).double()
-    steps = groups.abs().amax(-1, keepdim=True) / 127
-    rounded = ((groups / steps).round() * steps).flatten(1)
-    close(product(rows), rounded @ matrix.rows(torch.arange(96)).double().T, 1e-3)
+    close(product(rows), rounded_to_bytes(rows) @ matrix.rows(torch.arange(96)).double().T, 1e-5)
 
 
 @pytest.mark.parametrize("format_", [Format.FLOAT32, Format.BFLOAT16, Format.INT8])
