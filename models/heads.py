@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,9 @@ from models.layers.linear import Linear
 from models.layers.lora import Mixing
 from models.layers.norm import build_norm
 from models.pooling import pool
+
+if TYPE_CHECKING:
+    from models.native.weights import Matrix
 
 
 class Transformed(nn.Module):
@@ -48,10 +52,12 @@ class MaskedLMHead(Transformed):
         super().__init__(head, config, words.embedding_dim)
         self.words = words
         self.bias = nn.Parameter(torch.zeros(config.vocab_size)) if head.bias else None
+        self.matrix: Matrix | None = None  # words and bias for the kernels
 
     def forward(self, hidden: Tensor, mixing: Mixing | None = None) -> Tensor:
         """hidden [R, hidden] -> logits [R, vocab], float32. `mixing`: which rows run with which adapter."""
-        return self.words.compare(self.transformed(hidden, mixing), self.bias).float()
+        rows = self.transformed(hidden, mixing)
+        return self.words.compare(rows, self.bias).float() if self.matrix is None else self.matrix(rows)
 
 
 class ScoringHead(Transformed):

@@ -16,6 +16,7 @@ from models.native.decoder import DecoderProgram
 from models.native.encoder import EncoderProgram
 from models.native.quantise import FORMATS, Packing
 from models.native.seq2seq import CrossDecoderProgram
+from models.native.weights import Matrix
 from models.positions import Disentangled
 from models.seq2seq import CrossDecoder
 
@@ -54,7 +55,8 @@ def _pack(
         case Decoder(head=LMHead(linear=None)):
             _pack_words(part.embeddings.words, packing)
         case MaskedLMHead():
-            _pack_words(part.words, packing)
+            words = _pack_words(part.words, packing)
+            part.matrix = words if part.bias is None else words.with_bias(part.bias)
 
 
 def _lower(part: nn.Module, packing: Packing) -> None:
@@ -77,6 +79,8 @@ def _widen(part: nn.Module) -> None:
             setattr(part, name, nn.Parameter(parameter.float(), requires_grad=False))
 
 
-def _pack_words(words: Embedding, packing: Packing) -> None:
+def _pack_words(words: Embedding, packing: Packing) -> Matrix:
     if words.matrix is None:
         words.replace(packing.matrix(words))
+    assert words.matrix is not None
+    return words.matrix

@@ -1,4 +1,4 @@
-"""Memory for matrices: in pages of two megabytes where the system gives them.
+"""Memory for matrices and for what large products write: in pages of two megabytes where there are any.
 
 A step reads every matrix once; with smaller pages, looking up where they lie takes a good part of the time.
 """
@@ -13,6 +13,7 @@ from models.pages import large_pages
 
 _CHUNK = 32 << 20
 _AHEAD = 8192  # bytes that the kernels may fetch behind what they read
+_RETURNED = 32 << 20  # bytes from which on an allocator never keeps memory, but asks the system each time
 
 
 class Arena:
@@ -30,3 +31,15 @@ class Arena:
         piece = self._chunk[self._used : self._used + size]
         self._used += -(-size // ALIGNMENT) * ALIGNMENT
         return piece
+
+
+def products(rows: int, width: int) -> Tensor:
+    """[rows, width] float32, of which each element is going to be written.
+
+    What the system has just given is cleared at its first use, page by page. In small pages that takes half
+    as long as the product of a vocabulary with a batch of texts.
+    """
+    size = rows * width * 4
+    if size < _RETURNED:
+        return torch.empty(rows, width)
+    return torch.frombuffer(large_pages(size), dtype=torch.float32).view(rows, width)

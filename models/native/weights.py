@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+from copy import copy
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from models.native.library import Library
+from models.native.memory import products
 from models.native.program import Buffer, Program, padded
 from models.native.structures import PANEL, Format, Kind, Run, Weight
 from models.weights.blocks import Blocks
@@ -74,6 +76,15 @@ class Matrix:
         """That a product reads."""
         return len(self._data)
 
+    def with_bias(self, bias: Tensor) -> Matrix:
+        """The same numbers, which are not copied, with a bias [outputs] of its own."""
+        twin = copy(self)
+        twin.__dict__.pop("_alone", None)  # that program knows nothing of the bias
+        twin._bias = _lay_out(bias.detach().float(), self.weight.outputs, gated=self.gated)
+        twin.weight = Weight.from_buffer_copy(self.weight)
+        twin.weight.bias, twin.weight.nbytes = twin._bias.data_ptr(), self.nbytes
+        return twin
+
     def rows(self, indices: Tensor) -> Tensor:
         """Some rows of the matrix: indices [R] int64 -> [R, inputs] float32. IndexError where there is none.
 
@@ -100,11 +111,11 @@ class Matrix:
             return torch.empty(0, self.outputs)
         program, read, written = self._alone
         program.rows(read, len(rows))[:, : self.inputs] = rows
-        products = torch.empty(len(rows), written.width)
-        program.run(Run(tokens=len(rows)), results={written: products})
+        made = products(len(rows), written.width)
+        program.run(Run(tokens=len(rows)), results={written: made})
         if not self.gated:
-            return products[:, : self.outputs]
-        return products.view(len(rows), 2, -1)[..., : self.outputs // 2].flatten(1)
+            return made[:, : self.outputs]
+        return made.view(len(rows), 2, -1)[..., : self.outputs // 2].flatten(1)
 
     @cached_property
     def _alone(self) -> tuple[Program, Buffer, Buffer]:

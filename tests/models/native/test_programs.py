@@ -53,6 +53,24 @@ def test_what_a_run_writes_elsewhere_has_no_memory_of_its_own(words: Matrix) -> 
     assert sum(map(len, program._memory)) == 512 * 2 * 64 * 4  # what is read, and its operand
 
 
+def test_words_have_a_bias_where_they_are_compared_and_none_where_they_are_looked_up(words: Matrix) -> None:
+    rows, bias = torch.ones(5, SIZE), torch.arange(WORDS) / 7
+    products = words(rows)
+    assert torch.equal(words.with_bias(bias)(rows), products + bias)
+    assert torch.equal(words(rows), products)
+    assert torch.equal(words.with_bias(bias).rows(torch.arange(WORDS)), words.rows(torch.arange(WORDS)))
+
+
+def test_large_products_outlive_their_matrix(words: Matrix, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They lie in pages of their own."""
+    rows = torch.ones(300, SIZE)
+    expected = words(rows)
+    monkeypatch.setattr("models.native.memory._RETURNED", 0)
+    found = words.with_bias(torch.zeros(WORDS))(rows)
+    words(2 * rows)
+    assert torch.equal(found, expected)
+
+
 def test_memory_that_is_not_there_is_not_counted_on(words: Matrix, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise MemoryError
