@@ -64,9 +64,9 @@ INLINE Floats apply(int32_t function, Floats x) {
         case SILU:
             return times_sigmoid(x, x);
         case RELU:
-            return larger(x, Floats{});
+            return larger(Floats{}, x);
         case RELU_SQUARED:
-            return larger(x, Floats{}) * larger(x, Floats{});
+            return larger(Floats{}, x) * larger(Floats{}, x);
         case TANH:
             return tanh(x);
         default:

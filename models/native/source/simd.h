@@ -289,11 +289,11 @@ INLINE Floats scaled(Floats x, Floats whole) {
 #endif
 }
 
-// e^x with a relative error below 2e-7; 0 below -87.
+// e^x with a relative error below 2e-7; 0 below -87. What is no number stays none, as in all functions here.
 INLINE Floats exp(Floats x) {
     constexpr float SERIES[] = {5.0000001201e-1f, 1.6666665459e-1f, 4.1665795894e-2f,  // Cephes, expf
                                 8.3334519073e-3f, 1.3981999507e-3f, 1.9875691500e-4f};
-    const Floats low = all(-87.3f), clamped = smaller(larger(x, low), all(88.0f));
+    const Floats low = all(-87.3f), clamped = smaller(all(88.0f), larger(low, x));
     const Floats whole = rounded(clamped * all(1.44269504f));
     // ln 2 in two parts: the first has few digits, so that its product with `whole` is exact.
     Floats part = fma(whole, all(-0.693359375f), clamped);
@@ -316,8 +316,8 @@ INLINE Floats gelu(Floats x) {
                                5.572365597e-03f,  -9.078008588e-04f, -3.608482948e-04f, 2.389970468e-04f,
                                -3.353726061e-05f, -1.315253667e-05f, 5.021789093e-06f,  -5.716124107e-08f,
                                -1.943660379e-07f, 2.306150826e-08f};
-    const Floats size = smaller(absolute(x), all(2 * MIDDLE));
-    return fma(-size, polynomial(ABOVE, size - all(MIDDLE)), larger(x, Floats{}));
+    const Floats size = smaller(all(2 * MIDDLE), absolute(x));
+    return fma(-size, polynomial(ABOVE, size - all(MIDDLE)), larger(Floats{}, x));
 }
 
 }  // namespace TRIPTYCH_ISA
