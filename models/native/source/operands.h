@@ -1,5 +1,7 @@
 // Rows as matrix products take them.
 #pragma once
+#include <limits>
+
 #include "program.h"
 #include "simd.h"
 
@@ -30,8 +32,12 @@ INLINE float peak_of(const float* group) {
     return bits<float>(largest_word(most));
 }
 
-// -> the sum of the bytes
-INLINE int32_t write_steps(int8_t* to, const float* group, float inverse) {
+// -> the sum of the bytes, which are zero where the largest is infinite or no number: the scale is, then, too.
+INLINE int32_t write_steps(int8_t* to, const float* group, float inverse, bool finite) {
+    if (!finite) {
+        memset(to, 0, GROUP);
+        return 0;
+    }
     Ints total{};
     for (int i = 0; i < GROUP; i += LANES) {
         const Ints steps = to_ints(load(group + i) * all(inverse));
@@ -56,7 +62,8 @@ INLINE void write_int8(char* to, const float* row, int width) {
         store(inverses, choose(peak > Floats{}, all(127.0f) / peak, Floats{}));
         for (int i = 0; i < count; ++i) {
             const int group = first + i;
-            sums[group] = write_steps(bytes + group * GROUP, row + group * GROUP, inverses[i]);
+            const bool finite = steps[i] <= std::numeric_limits<float>::max();
+            sums[group] = write_steps(bytes + group * GROUP, row + group * GROUP, inverses[i], finite);
             scales[group] = steps[i];
             totals[group] = steps[i] * (float)sums[group];
         }

@@ -191,11 +191,7 @@ WAYS: dict[str, Callable[[], Case]] = {
 @pytest.mark.parametrize("format_", FLOATS)
 def test_attention_equals_its_formula(library: Library, way: str, format_: Format) -> None:
     case = WAYS[way]()
-    check(library, replace_format(case, format_), [300, 1, 16, 45])
-
-
-def replace_format(case: Case, format_: Format) -> Case:
-    return replace(case, format=format_)
+    check(library, replace(case, format=format_), [300, 1, 16, 45])
 
 
 @pytest.mark.parametrize(("kv_heads", "group", "head_dim"), SHAPES)
@@ -275,11 +271,25 @@ def schedules(lengths: Sequence[int]) -> dict[str, list[list[int]]]:
 def test_a_token_has_the_same_bits_in_any_schedule(
     library: Library, way: str, format_: Format, lengths: tuple[int, int]
 ) -> None:
-    texts = replace_format(WAYS[way](), format_).texts(library, lengths)
+    texts = replace(WAYS[way](), format=format_).texts(library, lengths)
     whole = texts([lengths])
     for name, schedule in schedules(lengths).items():
         for text, again in zip(whole, texts(schedule), strict=True):
             assert torch.equal(text, again), name
+
+
+@pytest.mark.parametrize("way", ["all see all", "window both ways", "by distance", "norm of all heads"])
+@pytest.mark.parametrize("format_", FLOATS)
+def test_a_whole_text_has_the_same_bits_alone_and_in_any_company(
+    library: Library, way: str, format_: Format
+) -> None:
+    """As those of encoders, whose tokens see what is behind them."""
+    lengths = [290, 1, 33, 70]
+    texts = replace(WAYS[way](), causal=False, format=format_).texts(library, lengths)
+    alone = texts([[290, 0, 0, 0], [0, 1, 0, 0], [0, 0, 33, 0], [0, 0, 0, 70]])
+    for schedule in ([lengths], [[290, 0, 33, 0], [0, 1, 0, 70]]):
+        for text, again in zip(alone, texts(schedule), strict=True):
+            assert torch.equal(text, again), schedule
 
 
 def test_a_token_has_the_same_bits_on_any_number_of_threads(library: Library) -> None:

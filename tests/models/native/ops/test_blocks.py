@@ -90,21 +90,26 @@ def test_rows_of_blocks_are_looked_up_as_products_see_them(
 
 @given(
     kind=st.sampled_from(KEPT),
-    outputs=st.integers(1, 130),
+    half=st.integers(1, 70),
     size=st.integers(1, 6),
     tokens=st.sampled_from(COUNTS),
+    gated=st.booleans(),
+    biased=st.booleans(),
 )
 @settings(max_examples=40, deadline=None)
 def test_rows_of_bytes_and_blocks_multiply_exactly_but_for_the_sum_of_floats(
-    library: Library, kind: Type, outputs: int, size: int, tokens: int
+    library: Library, kind: Type, half: int, size: int, tokens: int, gated: bool, biased: bool
 ) -> None:
     inputs = size * (256 if kind is Type.Q4_K else 32)
-    blocks = blocks_of(kind, outputs, inputs)
+    blocks = blocks_of(kind, 2 * half, inputs)
+    bias = random(2 * half, seed=2) if biased else torch.zeros(2 * half)
     rows = random(tokens, inputs) * torch.logspace(-2, 2, tokens)[:, None]
-    matrix = Matrix(library, blocks, None, Format[kind.name], operand=Format.INT8)
-    exact = rounded_to_bytes(rows)
-    expected = exact @ numbers_of(blocks).double().T
-    magnitude = exact.abs() @ numbers_of(blocks).double().abs().T  # what rounding of sums is in proportion to
+    matrix = Matrix(
+        library, blocks, bias if biased else None, Format[kind.name], operand=Format.INT8, gated=gated
+    )
+    exact, weight = rounded_to_bytes(rows), numbers_of(blocks).double()
+    expected = exact @ weight.T + bias
+    magnitude = exact.abs() @ weight.abs().T + bias.abs()  # what rounding of sums is in proportion to
     assert ((matrix(rows) - expected).abs() <= 1e-6 * magnitude + 1e-12).all()
 
 
