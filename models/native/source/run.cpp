@@ -98,7 +98,7 @@ Program::Cut Program::cut(int index, int threads) const {
         return {divided_up(tokens, rows), rows, 0, 0};
     }
     const int panels = op.matrix->outputs / PANEL;
-    const int together = std::clamp(panels / (threads * 6), 1, tokens > 128 ? 4 : 8);
+    const int together = std::clamp(panels / (threads * 6), 1, tokens > 128 ? 4 : tokens > 4 ? 8 : 2);
     const int groups = divided_up(panels, together);
     int blocks = 1;  // so many items that the last of them keep nobody waiting for long
     if (tokens > 128) blocks = std::clamp(divided_up(threads * 16, groups), 1, tokens / 64);
@@ -120,8 +120,11 @@ void Program::run(Pool& pool, const Run& run) {
 
 void Program::begin(uint32_t epoch) {
     for (int i = run_.first; i < run_.last; ++i) {
-        counters_[i].unfinished.store(cuts_[i].items, std::memory_order_relaxed);
-        counters_[i].open.store(join(epoch, cuts_[i].items), std::memory_order_release);
+        const int items = cuts_[i].items;
+        counters_[i].unfinished.store(items, std::memory_order_relaxed);
+        for (int share = 0; share < SHARES; ++share)
+            counters_[i].open[share].store(join(epoch, start_of(share + 1, items) - start_of(share, items)),
+                                           std::memory_order_release);
     }
     range_.store(join(run_.first, run_.last), std::memory_order_relaxed);
     begun_.store(epoch, std::memory_order_release);
@@ -145,7 +148,7 @@ void Program::work(const Pool::Turn& turn) {
 // Take items while there are any, then wait for those of others.
 void Program::work_on(int index, const Pool::Turn& turn) {
     auto& unfinished = counters_[index].unfinished;
-    for (int item; (item = claim(index, turn.epoch)) != NONE;
+    for (int item; (item = claim(index, turn)) != NONE;
          unfinished.fetch_sub(1, std::memory_order_acq_rel))
         compute(index, item, turn.epoch);
     for (Patience patience; unfinished.load(std::memory_order_acquire) > 0; patience.wait())
@@ -153,14 +156,23 @@ void Program::work_on(int index, const Pool::Turn& turn) {
 }
 
 // NONE: no item is left, or the epoch has passed.
-int Program::claim(int index, uint32_t epoch) {
-    auto& open = counters_[index].open;
+int Program::claim(int index, const Pool::Turn& turn) {
+    const int own = turn.thread * SHARES / turn.pool.threads();
+    for (int i = 0; i < SHARES; ++i) {
+        const int item = claim_of(index, (own + i) % SHARES, turn.epoch);
+        if (item != NONE) return item;
+    }
+    return NONE;
+}
+
+int Program::claim_of(int index, int share, uint32_t epoch) {
+    auto& open = counters_[index].open[share];
     uint64_t value = open.load(std::memory_order_relaxed);
     for (;;) {
         if ((uint32_t)(value >> 32) != epoch || !(uint32_t)value) return NONE;
         if (open.compare_exchange_weak(value, value - 1, std::memory_order_acq_rel)) break;
     }
-    return cuts_[index].items - (int)(uint32_t)value;
+    return start_of(share + 1, cuts_[index].items) - (int)(uint32_t)value;
 }
 
 void Program::compute(int index, int item, uint32_t epoch) {

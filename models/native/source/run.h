@@ -21,8 +21,11 @@ class Program {
         int items, rows, blocks, panels;
     };
 
+    // Items lie in shares, and a thread takes those of its own share first: what it reads lies side by side.
+    static constexpr int SHARES = 8;
+
     struct alignas(64) Counter {
-        std::atomic<uint64_t> open{0};  // epoch in the upper half, items that nobody has taken in the lower
+        std::atomic<uint64_t> open[SHARES]{};  // the epoch in the upper half, and how many nobody has taken
         alignas(64) std::atomic<int32_t> unfinished{0};
     };
 
@@ -35,8 +38,10 @@ class Program {
     // While it runs
     void work(const Pool::Turn& turn);
     void begin(uint32_t epoch);
+    static int start_of(int share, int items) { return items * share / SHARES; }
     void work_on(int index, const Pool::Turn& turn);
-    int claim(int index, uint32_t epoch);
+    int claim(int index, const Pool::Turn& turn);
+    int claim_of(int index, int share, uint32_t epoch);
     void compute(int index, int item, uint32_t epoch);
     void multiply(int index, int item, uint32_t epoch);
     void make_own_operand(int index, uint32_t epoch);
