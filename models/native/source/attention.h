@@ -5,17 +5,19 @@
 // CHUNK on. Where chunks begin does not depend on the step, nor does the order in which they are joined: a
 // query has the same bits generated one by one or computed with a whole prompt.
 #pragma once
+#include <algorithm>
+
 #include "cache_product.h"
 #include "kernels.h"
-#include "rows.h"
-#include "softmax.h"
+#include "results.h"
 
 namespace TRIPTYCH_ISA {
 
 constexpr int SOFTENED_ROWS = LANES == 16 ? 12 : LANES;  // whose softmax ends in one vector
 static_assert(SOFTENED_ROWS <= LANES && SOFTENED_ROWS <= ATTENDED_ROWS);
 
-// Rows of a part are queries times the heads of a group, of one key head after the other.
+// Keys [first, behind) of one chunk. Rows of a part are queries times the heads of a group, of one key head
+// after the other.
 template <class Word>
 struct Attending {
     using Element = typename Word::Element;
@@ -23,16 +25,16 @@ struct Attending {
     const Heads& heads;
     const View& view;
     const Tally& tally;
-    const Part& part;
     const char* queries;    // of the first key head
     int64_t queries_bytes;  // from one key head to the next
     float* scores;          // [rows][CHUNK]
     Element* weights;       // [rows][CHUNK]
-    int first = part.first / BLOCK_TOKENS, count = (part.behind + BLOCK_TOKENS - 1) / BLOCK_TOKENS - first;
+    int keys_first, keys_behind;
+    const Results results;
+    int first = keys_first / BLOCK_TOKENS, count = (keys_behind + BLOCK_TOKENS - 1) / BLOCK_TOKENS - first;
     int group = heads.heads / heads.kv_heads, rows = tally.queries * group;  // of a key head
     int padded = heads.padded_dim;
     int64_t stride = padded * (int64_t)sizeof(Element), head_bytes = stride * BLOCK_TOKENS;
-    const Results results = part.results(tally.heads * rows);
     Block blocks[CHUNK / BLOCK_TOKENS] = {};  // of the first key head
 
     bool few() const { return rows * tally.heads <= ATTENDED_ROWS; }
@@ -105,100 +107,61 @@ struct Attending {
     }
 };
 
-// All parts of a tally's queries, in order, to the attended rows [tokens][heads * head_dim].
-struct Joining {
-    const Operation& op;
-    const Heads& heads;
-    const Tally& tally;
-    const Part* parts;
-    float* output;  // null: none
-    char* operand;  // null: none
-    int64_t first_token;
-    int group = heads.heads / heads.kv_heads, size = heads.head_dim, padded = heads.padded_dim;
-    int64_t width = (op.width + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
-    int rows = tally.heads * tally.queries * group;
+// A thread's memory for a part, as Attention::scratch_bytes has it.
+struct Scratch {
+    float *scores, *weights;  // [ATTENDED_ROWS][CHUNK]
+    Results before, more;
 
-    void join() {
-        share_out();
-        for (int row = 0; row < rows; ++row) {
-            const int each = tally.queries * group, head = row / each * group + row % group;
-            write(first_token + row % each / group, tally.head * group + head, join_row(row));
-        }
-    }
-
-  private:
-    Results results_of(int index) const { return parts[index * tally.step].results(rows); }
-
-    // The tops of a part become what its values are multiplied with: its share of all weights.
-    INLINE void share_out() const {
-        for (int row = 0; row < rows; row += LANES) {
-            Floats top = all(-__builtin_inff()), total{};
-            for (int i = 0; i < tally.parts; ++i) top = larger(load(results_of(i).tops + row), top);
-            for (int i = 0; i < tally.parts; ++i) {
-                const Results results = results_of(i);
-                const Floats share = two_to(load(results.tops + row) - top);
-                total = fma(share, load(results.sums + row), total);
-                store(results.tops + row, share);
-            }
-            const Floats inverse = all(1.0f) / total;
-            for (int i = 0; i < tally.parts; ++i) {
-                float* share = results_of(i).tops + row;
-                store(share, load(share) * inverse);
-            }
-        }
-    }
-
-    // To where the row's values of the first part are: nobody else reads them any more.
-    INLINE const float* join_row(int row) const {
-        float* joined = results_of(0).values + (int64_t)row * padded;
-        for (int v = 0; v < padded; v += LANES) {
-            Floats sum{};
-            for (int i = 0; i < tally.parts; ++i) {
-                const Results results = results_of(i);
-                sum = fma(all(results.tops[row]), load(results.values + (int64_t)row * padded + v), sum);
-            }
-            store(joined + v, sum);
-        }
-        return joined;
-    }
-
-    // `joined` to its place, rounded as whoever reads it wants it.
-    INLINE void write(int64_t token, int head, const float* joined) {
-        const int64_t column = (int64_t)head * size;
-        if (output) memcpy(output + token * width + column, joined, size * sizeof(float));
-        if (!operand) return;
-        char* to = operand + token * operand_bytes(op.format, width);
-        if (op.format == FLOAT32)
-            memcpy((float*)to + column, joined, size * sizeof(float));
-        else
-            narrow<Pair>((uint16_t*)to + column, joined, size);
-    }
+    Scratch(char* memory, int rows, int padded)
+        : scores((float*)memory),
+          weights(scores + ATTENDED_ROWS * CHUNK),
+          before(Results::at(weights + ATTENDED_ROWS * CHUNK, rows)),
+          more(Results::at(before.tops + Results::size(rows, padded), rows)) {}
 };
 
-// Part `index`; where it is the last of its tally, what joins them too.
+// Whether this was the last of a tally's parts. Then all are joined to the results of the first.
+INLINE bool join_parts(Attention& attention, const Part& part, int rows, int padded) {
+    const Tally& tally = attention.tallies[part.tally];
+    auto& missing = attention.missing[part.tally];
+    if (missing.fetch_sub(1, std::memory_order_acq_rel) > 1) return false;
+    missing.store(tally.parts, std::memory_order_relaxed);  // for the next layer
+    const Part* parts = attention.parts.data() + tally.first;
+    for (int i = 1; i < tally.parts; ++i)
+        join(Results::at(parts->results, rows), Results::at(parts[i * tally.step].results, rows), rows, padded);
+    return true;
+}
+
+// Part `index`; where it is the last of its tally, what was found is written.
 template <class Word>
 inline void attend(const Operation& op, const Run& run, Operands operands, Attention& attention, int index,
-                   char* scratch) {
+                   char* memory) {
+    using Element = typename Word::Element;
     const Heads& heads = *op.heads;
     const View& view = run.views[op.view];
     const Part& part = attention.parts[index];
     const Tally& tally = attention.tallies[part.tally];
+    const int group = heads.heads / heads.kv_heads, padded = heads.padded_dim;
+    const int rows = tally.heads * tally.queries * group;
     const int64_t first_token = view.rows[tally.slice] + tally.query;
-    const int64_t token_bytes =
-        heads.heads / heads.kv_heads * heads.padded_dim * (int64_t)sizeof(typename Word::Element);
+    const int64_t token_bytes = group * padded * (int64_t)sizeof(Element);
     const char* queries = operands.read + (tally.head * (int64_t)run.tokens + first_token) * token_bytes;
-    float* scores = (float*)scratch;
-    Attending<Word> attending{heads,   view,
-                              tally,   part,
-                              queries, run.tokens * token_bytes,
-                              scores,  (typename Word::Element*)(scores + ATTENDED_ROWS * CHUNK)};
-    attending.find_blocks((const char*)run.keys[op.layer], (const char*)run.values[op.layer]);
-    attending.few() ? attending.attend_in_passing() : attending.attend();
-    if (attention.missing[part.tally].fetch_sub(1, std::memory_order_acq_rel) > 1) return;
-    attention.missing[part.tally].store(tally.parts, std::memory_order_relaxed);  // for the next layer
+    const Scratch scratch(memory, rows, padded);
+    const Results found = part.results ? Results::at(part.results, rows) : scratch.before;
+    for (int first = part.first, behind; first < part.behind; first = behind) {
+        behind = std::min((first / CHUNK + 1) * CHUNK, part.behind);
+        const Results& results = first == part.first ? found : scratch.more;
+        Attending<Word> attending{heads,   view, tally, queries, run.tokens * token_bytes, scratch.scores,
+                                  (Element*)scratch.weights, first, behind, results};
+        attending.find_blocks((const char*)run.keys[op.layer], (const char*)run.values[op.layer]);
+        attending.few() ? attending.attend_in_passing() : attending.attend();
+        if (first > part.first) join(found, results, rows, padded);
+    }
+    if (part.results && !join_parts(attention, part, rows, padded)) return;
+    const Part& whole = attention.parts[tally.first];
     float* output = op.output == NONE ? nullptr : (float*)run.buffers[op.output];
     char* operand = op.operand == NONE ? nullptr : operands.write;
-    Joining{op, heads, tally, attention.parts.data() + tally.first, output, operand, first_token}.join();
+    Writing{op, heads, tally, output, operand, first_token}.write(
+        whole.results ? Results::at(whole.results, rows) : found, rows);
 }
 
 }  // namespace TRIPTYCH_ISA

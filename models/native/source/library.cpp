@@ -65,12 +65,11 @@ struct Surveying {
 // One program runs at a time, on threads that start with the first.
 class Stage {
   public:
-    explicit Stage(int threads) : threads_(threads) {}
+    Stage(int threads, uint32_t epoch) : threads_(threads), epoch_(epoch) {}
 
     void run(Program& program, const Run& run) {
         std::lock_guard lock(mutex_);
-        if (!pool_) pool_ = std::make_unique<Pool>(threads_);
-        program.run(*pool_, run);
+        program.run(pool(), run);
     }
     // Rows are taken one at a time. A single one wakes nobody.
     void survey(const Kernels& kernels, const Survey& survey) {
@@ -81,6 +80,7 @@ class Stage {
     }
     void resize(int threads) {
         std::lock_guard lock(mutex_);
+        epoch_ = epoch();
         pool_.reset();
         threads_ = threads;
     }
@@ -89,17 +89,23 @@ class Stage {
         if (pool_) pool_->quiesce();
     }
     int threads() const { return threads_; }
+    // Of the last job, which programs remember.
+    uint32_t epoch() const { return pool_ ? pool_->epoch() : epoch_; }
 
   private:
+    Pool& pool() {
+        if (!pool_) pool_ = std::make_unique<Pool>(threads_, epoch_);
+        return *pool_;
+    }
     void by_all(Surveying& work) {
-        if (!pool_) pool_ = std::make_unique<Pool>(threads_);
-        pool_->run([](void* context, const Pool::Turn&) { ((Surveying*)context)->take_rows(); }, &work);
+        pool().run([](void* context, const Pool::Turn&) { ((Surveying*)context)->take_rows(); }, &work);
         pool_->quiesce();  // whoever has a row still finishes it, and nobody looks at `work` any more
     }
 
     std::mutex mutex_;
     std::unique_ptr<Pool> pool_;
     int threads_;
+    uint32_t epoch_;  // that the next pool begins with
 };
 
 const Kernels* kernels = nullptr;
@@ -110,8 +116,8 @@ Stage* stage = nullptr;
 
 void open_stage(int threads) {
     if (stage) return stage->resize(threads);
-    stage = new Stage(threads);
-    pthread_atfork(nullptr, nullptr, [] { stage = new Stage(stage->threads()); });
+    stage = new Stage(threads, 0);
+    pthread_atfork(nullptr, nullptr, [] { stage = new Stage(stage->threads(), stage->epoch()); });
 }
 
 thread_local char failure[256];  // why this thread's last call failed

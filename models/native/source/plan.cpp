@@ -8,8 +8,11 @@ constexpr int QUERY_ROWS = 48;  // of a part: what they share of keys and values
 // Keys and values of one chunk that a part of few queries reads: they stay in the second cache.
 constexpr int64_t PASSING_BYTES = 512 * 1024;
 constexpr int FEW_PARTS = 12;  // then there must be more, so that all threads have some
+constexpr int ALL_KEYS = 1 << 30;
+constexpr int MANY_TALLIES = 4;  // of each thread: then nobody waits for long if they are not divided
 
 int divided_up(int number, int by) { return (number + by - 1) / by; }
+int group_of(const Heads& heads) { return heads.heads / heads.kv_heads; }
 
 struct Range {
     int first, behind;
@@ -29,7 +32,7 @@ Range keys_of(const Heads& heads, int position, int count, int length) {
 
 // How many key heads a part takes for so many queries: several lie side by side in memory.
 int heads_together(const Heads& heads, int queries) {
-    const int rows = queries * (heads.heads / heads.kv_heads);
+    const int rows = queries * group_of(heads);
     const int64_t bytes = (int64_t)CHUNK * heads.padded_dim * (heads.format == FLOAT32 ? 8 : 4);
     const int most = std::min<int64_t>(ATTENDED_ROWS / rows, PASSING_BYTES / bytes);
     return std::clamp(most, 1, heads.kv_heads);
@@ -41,50 +44,75 @@ int chunks_of(const View& view) {
     return chunks;
 }
 
+int queries_together(const Heads& heads) { return std::max(1, QUERY_ROWS / group_of(heads)); }
+
+// How many tallies there are with as many queries as go together.
+int large_tallies(const Heads& heads, const View& view) {
+    int tallies = 0;
+    for (int slice = 0; slice < view.slices; ++slice)
+        tallies += (view.rows[slice + 1] - view.rows[slice]) / queries_together(heads) * heads.kv_heads;
+    return tallies;
+}
+
 }  // namespace
 
-void Attention::build(const Heads& heads, const View& view) {
-    const int most = std::max(1, QUERY_ROWS / (heads.heads / heads.kv_heads));
+int64_t Attention::scratch_bytes(const Heads& heads) {
+    const int rows = std::max(ATTENDED_ROWS, queries_together(heads) * group_of(heads));
+    return ATTENDED_ROWS * CHUNK * 8 + 2 * 4 * Results::size(rows, heads.padded_dim);
+}
+
+void Attention::build(const Heads& heads, const View& view, int threads) {
+    const int most = queries_together(heads);
     const bool plenty = chunks_of(view) >= FEW_PARTS;
+    const bool undivided = large_tallies(heads, view) >= MANY_TALLIES * threads;
     tallies.clear();
     parts.clear();
     for (int slice = 0; slice < view.slices; ++slice) {
         const int count = view.rows[slice + 1] - view.rows[slice];
         for (int query = 0; query < count; query += most) {
             const int queries = std::min(most, count - query);
-            add_tallies(heads, view, slice, query, queries, plenty ? heads_together(heads, queries) : 1);
+            const bool large = queries * group_of(heads) > ATTENDED_ROWS;
+            add_tallies(heads, view, slice, query, queries, plenty ? heads_together(heads, queries) : 1,
+                        undivided && large ? ALL_KEYS : CHUNK);
         }
     }
     place_results(heads);
     reset();
 }
 
-// One for every `together` key heads. Their parts lie chunk by chunk, as keys and values do.
+// One for every `together` key heads. Their parts, of `size` keys each, lie chunk by chunk, as keys and values
+// do.
 void Attention::add_tallies(const Heads& heads, const View& view, int slice, int query, int queries,
-                            int together) {
+                            int together, int size) {
     const int position = view.starts[slice] + query;
     const Range keys = keys_of(heads, position, queries, view.lengths[slice]);
-    const int start = keys.first / CHUNK, chunks = divided_up(keys.behind, CHUNK) - start;
+    const int start = keys.first / size, number = divided_up(keys.behind, size) - start;
     const int step = divided_up(heads.kv_heads, together), tally = (int)tallies.size();
     for (int i = 0; i < step; ++i)
         tallies.push_back({slice, i * together, std::min(together, heads.kv_heads - i * together), query,
-                           queries, position, (int32_t)parts.size() + i, chunks, step});
-    for (int chunk = start; chunk < start + chunks; ++chunk)
+                           queries, position, (int32_t)parts.size() + i, number, step});
+    for (int part = start; part < start + number; ++part)
         for (int i = 0; i < step; ++i)
-            parts.push_back({tally + i, std::max(chunk * CHUNK, keys.first) / BLOCK_TOKENS * BLOCK_TOKENS,
-                             std::min(chunk * CHUNK + CHUNK, keys.behind), nullptr});
+            parts.push_back({tally + i, std::max(part * size, keys.first) / BLOCK_TOKENS * BLOCK_TOKENS,
+                             std::min(part * size + size, keys.behind), nullptr});
 }
 
+// Where a tally has several. They take memory as contexts grow: so those of many queries, which are large, are
+// not divided where there is enough to do for all threads without.
 void Attention::place_results(const Heads& heads) {
-    const auto size = [&](const Part& part) {
+    const auto size = [&](const Part& part) -> int64_t {
         const Tally& tally = tallies[part.tally];
-        return Part::size(tally.heads * tally.queries * (heads.heads / heads.kv_heads), heads.padded_dim);
+        if (tally.parts == 1) return 0;
+        return Results::size(tally.heads * tally.queries * group_of(heads), heads.padded_dim);
     };
     int64_t used = ALIGNMENT / 4;
     for (const Part& part : parts) used += size(part);
     if ((int64_t)results.size() < used) results.resize(used);
     float* place = (float*)(((uintptr_t)results.data() + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT);
-    for (Part& part : parts) part.memory = place, place += size(part);
+    for (Part& part : parts) {
+        part.results = size(part) ? place : nullptr;
+        place += size(part);
+    }
 }
 
 void Attention::reset() {

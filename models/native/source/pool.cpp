@@ -21,8 +21,8 @@ void Patience::wait() {
     waits_ < SPINS ? pause() : (void)sched_yield();
 }
 
-Pool::Pool(int threads) {
-    workers_ = start_threads(threads - 1, [this](int thread) { work(thread); });
+Pool::Pool(int threads, uint32_t epoch) : epoch_(epoch) {
+    workers_ = start_threads(threads - 1, [=](int thread) { work(thread, epoch); });
 }
 
 Pool::~Pool() {
@@ -62,8 +62,8 @@ uint32_t Pool::publish(Job job, void* context) {
     return epoch_.fetch_add(1, std::memory_order_seq_cst) + 1;
 }
 
-void Pool::work(int thread) {
-    for (uint32_t epoch = 0;;) {
+void Pool::work(int thread, uint32_t epoch) {
+    for (;;) {
         epoch = next_epoch(epoch);
         if (ended_.load()) return;
         inside_.fetch_add(1, std::memory_order_seq_cst);

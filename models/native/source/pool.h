@@ -34,9 +34,13 @@ class Pool {
     };
     using Job = void (*)(void* context, const Turn& turn);
 
-    explicit Pool(int threads);
+    // Its epochs follow those of the pool before, up to `epoch`: what a job left behind in its context never
+    // looks like a later one's.
+    Pool(int threads, uint32_t epoch);
     ~Pool();
     int threads() const { return (int)workers_.size() + 1; }
+    // The last one that there was, also when a fork came while a job was made known.
+    uint32_t epoch() const { return (epoch_.load(std::memory_order_seq_cst) + 1) & ~1u; }
 
     // Have `job` run by the caller and by every thread that comes in time. Returns when the caller's has;
     // others may still be about to notice, and come even later: `job` must touch nothing but the context and
@@ -47,11 +51,11 @@ class Pool {
 
   private:
     uint32_t publish(Job job, void* context);  // returns the epoch
-    void work(int thread);
+    void work(int thread, uint32_t epoch);
     uint32_t next_epoch(uint32_t seen);
 
     std::vector<std::thread> workers_;
-    std::atomic<uint32_t> epoch_{0};  // even where there is a job
+    std::atomic<uint32_t> epoch_;  // even where there is a job
     std::atomic<int> inside_{0}, sleeping_{0};
     std::atomic<bool> ended_{false};
     std::atomic<Job> job_{nullptr};

@@ -56,13 +56,17 @@ Program::Program(const Kernels& kernels, const Operation* operations, int count)
       cuts_(count) {
     for (int i = 0; i < count; ++i) {
         const Operation& op = operations_[i];
-        if (op.kind == ATTEND) plan_of_[i] = plan_for(i);
+        if (op.kind == ATTEND) {
+            plan_of_[i] = plan_for(i);
+            scratch_ = std::max(scratch_, Attention::scratch_bytes(*op.heads));
+        }
         if (op.kind == LINEAR && op.private_) source_of_[i] = source_of(i);
         if (op.kind == LINEAR && source_of_[i] == NONE) operations_[i].private_ = false;
         widest_ = std::max<int64_t>(widest_, op.width * (op.gated ? 2 : 1));
         if (op.kind == LINEAR && op.matrix->format > INT8)
-            opened_ = std::max(opened_, op.matrix->inputs * (int64_t)PANEL * 4);
+            scratch_ = std::max(scratch_, op.matrix->inputs * (int64_t)PANEL * 4);
     }
+    scratch_ = std::max(scratch_, widest_ * 4);
     attentions_.resize(planned_.size());
 }
 
@@ -81,10 +85,10 @@ int Program::source_of(int index) const {
     return NONE;
 }
 
-void Program::plan_attention() {
+void Program::plan_attention(int threads) {
     for (size_t i = 0; i < attentions_.size(); ++i) {
         const Operation& op = operations_[planned_[i]];
-        attentions_[i].build(*op.heads, run_.views[op.view]);
+        attentions_[i].build(*op.heads, run_.views[op.view], threads);
     }
 }
 
@@ -109,9 +113,8 @@ Program::Cut Program::cut(int index, int threads) const {
 
 void Program::run(Pool& pool, const Run& run) {
     run_ = run;
-    own_operand();   // where there is no memory, this throws before anybody has taken an item
-    own().made = 0;  // this thread may have worked for another pool, whose epochs were the same
-    if (run.first == 0) plan_attention();
+    own_operand();  // where there is no memory, this throws before anybody has taken an item
+    if (run.first == 0) plan_attention(pool.threads());
     for (int i = run.first; i < run.last; ++i) cuts_[i] = cut(i, pool.threads());
     pool.run([](void* self, const Pool::Turn& turn) { ((Program*)self)->work(turn); }, this);
 }
@@ -209,7 +212,7 @@ Operands Program::operands_of(const Operation& op) const {
 
 int64_t Program::own_bytes() const { return PRIVATE_ROWS * 4 * ((widest_ + ALIGNMENT) / ALIGNMENT * ALIGNMENT); }
 char* Program::own_operand() const {
-    return own().reserve(own_bytes() + std::max(SCRATCH_BYTES + widest_ * 4, opened_) + 1024);
+    return own().reserve(own_bytes() + scratch_ + 1024);
 }
 char* Program::own_scratch() const { return own_operand() + own_bytes(); }
 

@@ -32,7 +32,7 @@ class Program {
     // Before a run
     int plan_for(int index);
     int source_of(int index) const;
-    void plan_attention();
+    void plan_attention(int threads);
     Cut cut(int index, int threads) const;
 
     // While it runs
@@ -57,7 +57,7 @@ class Program {
     std::vector<Operation> operations_;
     std::vector<int> source_of_;  // of a product that reads a thread's own operand: which operation makes it
     std::vector<int> plan_of_, planned_;
-    int64_t widest_ = 0, opened_ = 0;  // elements of a row; bytes of a panel of blocks that is opened
+    int64_t widest_ = 0, scratch_ = 0;  // elements of a row; bytes
     std::unique_ptr<Counter[]> counters_;
     std::atomic<uint64_t> range_{
         0};  // of operations in the run: the first in the upper half, behind the last

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import os
 import resource
-import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -14,13 +13,15 @@ import pytest
 import torch
 
 from models.native.errors import KernelError
+from models.native.heads import Geometry, plain_heads
 from models.native.library import Library
 from models.native.program import Program
 from models.native.scores import survey
 from models.native.structures import Format, Kind, Run
 from models.native.weights import Matrix
+from tests.models.native.forks import holds_in_a_child
+from tests.models.native.ops.operations import Texts, random
 
-CHILD_S = 60
 NOBODY = 65534
 WIDE = 1 << 22  # elements of a row: what a thread keeps of such rows for itself takes 80 MB
 
@@ -28,17 +29,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning"),
     pytest.mark.skipif("TRIPTYCH_TESTED_LIBRARY" in os.environ, reason="sanitizers need much memory"),
 ]
-
-
-def holds_in_a_child(check: Callable[[], bool]) -> bool:
-    child = os.fork()
-    if child == 0:
-        signal.alarm(CHILD_S)
-        try:
-            os._exit(0 if check() else 1)
-        finally:
-            os._exit(2)  # it raised something
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 @contextmanager
@@ -129,3 +119,18 @@ def test_rows_that_there_is_no_memory_to_look_at_are_an_error(kernels: Library, 
         return message == "triptych_survey: there is not enough memory"
 
     assert holds_in_a_child(says_so_and_goes_on)
+
+
+def test_a_long_prompt_attends_within_the_memory_of_its_rows(kernels: Library) -> None:
+    """What each chunk of keys comes to, for every query, would take six times as much."""
+    tokens, number, size = 4096, 12, 16
+    geometry = Geometry(heads=number, kv_heads=1, head_dim=size, format=Format.FLOAT32)
+    heads = plain_heads(geometry, scale=0.25, causal=True)
+    texts = Texts(library=kernels, heads=heads, projected=[random(tokens, (number + 2) * size)])
+
+    def attends() -> bool:
+        with no_more_memory_than(32 << 20):
+            (found,) = texts([[tokens]])
+        return bool(found.isfinite().all())
+
+    assert holds_in_a_child(attends)

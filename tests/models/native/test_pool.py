@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -19,9 +18,9 @@ from torch import Tensor
 from models.native.library import Library
 from models.native.structures import Format
 from models.native.weights import Matrix
+from tests.models.native.forks import holds_in_a_child
 
 SIZE = 256
-CHILD_S = 60
 
 
 @pytest.fixture
@@ -72,12 +71,16 @@ def test_programs_of_several_callers_take_turns(kernels: Library) -> None:
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
 def test_a_forked_process_has_threads_of_its_own(matrix: Matrix) -> None:
     expected = matrix(ones(40))
-    child = os.fork()
-    if child == 0:
-        signal.alarm(CHILD_S)  # where a thread is waited for that the fork did not copy
-        os._exit(0 if torch.equal(matrix(ones(40)), expected) else 1)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert holds_in_a_child(lambda: torch.equal(matrix(ones(40)), expected))
     assert torch.equal(matrix(ones(40)), expected)
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+def test_a_forked_process_knows_its_steps_from_those_before(kernels: Library, matrix: Matrix) -> None:
+    """A thread keeps the rows that it made for a step until the next one."""
+    assert kernels.start("", 2)
+    once = matrix(ones(2))
+    assert holds_in_a_child(lambda: torch.equal(matrix(2 * ones(2)), 2 * once))
 
 
 def test_programs_beside_others_do_not_collapse(matrix: Matrix) -> None:
@@ -118,3 +121,11 @@ def test_starting_anew_ends_the_threads_there_were(kernels: Library, matrix: Mat
         matrix(ones(8))
     assert len(os.listdir("/proc/self/task")) == running
     assert threading.active_count() <= running
+
+
+def test_new_threads_know_their_steps_from_those_before(kernels: Library, matrix: Matrix) -> None:
+    """A thread keeps the rows that it made for a step until the next one."""
+    assert kernels.start("", 2)
+    once = matrix(ones(2))
+    assert kernels.start("", 2)
+    assert torch.equal(matrix(2 * ones(2)), 2 * once)
