@@ -21,6 +21,11 @@ from models.positions import (
     YarnScaling,
 )
 
+FEWEST_KEPT, MOST_KEPT = (
+    1 << 10,
+    1 << 15,
+)  # positions of a table of angles: 16 MB where heads have 64 elements
+
 
 @dataclass(frozen=True, slots=True)
 class Rotation:
@@ -44,7 +49,7 @@ class Rotation:
 
 
 class RotaryEmbedding(nn.Module):
-    """positions [T] -> `Rotation`. Holds frequencies, not a table of angles: any position costs the same."""
+    """positions [T] -> `Rotation`: computed from frequencies, so that any position costs the same."""
 
     frequencies: Tensor
 
@@ -55,11 +60,29 @@ class RotaryEmbedding(nn.Module):
         self._magnitude = _magnitude(rotary.scaling)
         # Not a parameter, never on the meta device, and never cast: bfloat16 angles are useless.
         self.register_buffer("frequencies", frequencies(rotary, self._size), persistent=False)
+        self._table = torch.empty(2, 0, self._size, device="cpu")
 
     def forward(self, positions: Tensor) -> Rotation:
         angles = positions[:, None] * self._frequencies_at(positions)
         cos, sin = angles.cos() * self._magnitude, angles.sin() * self._magnitude
         return Rotation(torch.cat((cos, cos), -1)[:, None], torch.cat((-sin, sin), -1)[:, None])
+
+    def look_up(self, positions: Tensor) -> Tensor:
+        """The same numbers, cosines and sines of positions [T], on the CPU -> [2, T, size].
+
+        From a table that grows with the texts, where they are not very long: between two steps, with nothing
+        of it in the processor's caches, computing them takes five times as long.
+        """
+        last = int(positions.max())
+        if last >= MOST_KEPT:
+            return self._compute(positions)
+        if last >= self._table.shape[1]:
+            self._table = self._compute(torch.arange(max(FEWEST_KEPT, 1 << last.bit_length())))
+        return self._table.index_select(1, positions)
+
+    def _compute(self, positions: Tensor) -> Tensor:
+        rotation = self(positions)
+        return torch.stack((rotation.cos, rotation.sin))[:, :, 0]
 
     def _frequencies_at(self, positions: Tensor) -> Tensor:
         """[size / 2], or [T, size / 2] where they depend on the position."""

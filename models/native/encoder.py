@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from itertools import accumulate
+from array import array
+from collections.abc import Sequence
 from typing import cast
 
 import numpy as np
@@ -19,7 +19,7 @@ from models.native.errors import Unsupported
 from models.native.heads import Geometry, bias_heads, plain_heads
 from models.native.library import Library
 from models.native.lowering import Attention, Lowering
-from models.native.program import Slices
+from models.native.program import Slices, starts_of
 from models.native.stack import Stack, turn
 from models.native.structures import BLOCK_TOKENS, Format, Run
 
@@ -102,16 +102,11 @@ class Scratch:
 
 def texts(lengths: Sequence[int]) -> Slices:
     """Whole texts, each in blocks of its own, which lie in order."""
-    tables = _starts(-(-length // BLOCK_TOKENS) for length in lengths)
+    tables = starts_of(-(-length // BLOCK_TOKENS) for length in lengths)
     return Slices(
-        rows=_starts(lengths),
-        starts=np.zeros(len(lengths), np.int32),
-        lengths=np.array(lengths, np.int32),
+        rows=starts_of(lengths),
+        starts=array("i", [0] * len(lengths)),
+        lengths=array("i", lengths),
         tables=tables,
-        blocks=np.arange(tables[-1], dtype=np.int32),
+        blocks=array("i", range(tables[-1])),
     )
-
-
-def _starts(counts: Iterable[int]) -> NDArray[np.int32]:
-    """Where each begins among all, and where the last ends. Added up in Python: most steps have few texts."""
-    return np.array([*accumulate(counts, initial=0)], np.int32)

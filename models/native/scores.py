@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+from array import array
+from collections.abc import Sequence
 from ctypes import Structure, c_int32, c_int64, c_void_p
 from dataclasses import dataclass
 
@@ -52,7 +54,7 @@ class Surveyed:
 
 
 def survey(
-    library: Library, logits: Tensor, places: NDArray[np.int32], divisors: NDArray[np.float32], most: int
+    library: Library, logits: Tensor, places: Sequence[int], divisors: Sequence[float], most: int
 ) -> Surveyed:
     """Of the rows `places` of `logits` [.., vocabulary], float32, each divided by its divisor, positive and
     finite; `most` leaders of each, minus infinity not among them."""
@@ -60,28 +62,29 @@ def survey(
     assert logits.dtype == torch.float32
     assert logits.stride(1) == 1
     rows = len(places)
-    found = Surveyed(
-        best=np.empty(rows, np.int64),
-        masses=np.empty(rows),
-        leaders=Leaders(
-            tokens=np.zeros((rows, most), np.int64),
-            logits=np.zeros((rows, most), np.float32),
-            counts=np.zeros(rows, np.int32),
-        ),
-    )
+    asked = array("i", places), array("f", divisors)
+    best, masses = array("q", bytes(8 * rows)), array("d", bytes(8 * rows))  # NumPy's are slow to ask where
+    counts = array("i", bytes(4 * rows))
+    tokens, values = _room(rows, most)
     request = _Survey(
         logits=logits.data_ptr(),
-        places=places.ctypes.data,
-        divisors=divisors.ctypes.data,
+        places=asked[0].buffer_info()[0],
+        divisors=asked[1].buffer_info()[0],
         stride=logits.stride(0),
         rows=rows,
         width=logits.shape[-1],
         most=most,
-        best=found.best.ctypes.data,
-        masses=found.masses.ctypes.data,
-        leaders=found.leaders.tokens.ctypes.data,
-        values=found.leaders.logits.ctypes.data,
-        found=found.leaders.counts.ctypes.data,
+        best=best.buffer_info()[0],
+        masses=masses.buffer_info()[0],
+        leaders=tokens.ctypes.data if most else None,
+        values=values.ctypes.data if most else None,
+        found=counts.buffer_info()[0],
     )
     library.survey(ctypes.byref(request))
-    return found
+    leaders = Leaders(tokens, values, np.frombuffer(counts, np.int32))
+    return Surveyed(np.frombuffer(best, np.int64), np.frombuffer(masses), leaders)
+
+
+def _room(rows: int, most: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """For the leaders of each row, and their logits."""
+    return np.zeros((rows, most), np.int64), np.zeros((rows, most), np.float32)

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from models.layers.linear import Linear
 from models.layers.lora import Mixing
-from models.layers.rotary import Rotation
+from models.layers.rotary import RotaryEmbedding
 from models.native.library import Library
 from models.native.lowering import Lowering, Site
-from models.native.program import Program, padded
+from models.native.program import Program, fits, padded
 from models.native.structures import Format, Run
 
 
@@ -30,14 +31,17 @@ class Stack:
         self.plain = self._lower(adapters=False)
 
     def run(self, hidden: Tensor, run: Run, mixing: Mixing | None) -> Tensor:
-        """hidden [T, hidden] -> the stream afterwards [T, hidden], float32."""
+        """hidden [T, hidden] -> the stream afterwards [T, hidden], float32. `hidden` is used up: the stream
+        may lie in its place."""
         if mixing is not None:
             return self._run_with_adapters(hidden, run, mixing)
         lowered = self.plain
-        stream = torch.zeros(run.tokens, lowered.stream.width)  # the caller's, so that nothing is copied out
-        stream[:, : self._hidden] = hidden
+        stream = hidden
+        if not fits(hidden, lowered.stream):
+            stream = torch.zeros(run.tokens, lowered.stream.width)
+            stream[:, : self._hidden] = hidden
         lowered.program.run(run, results={lowered.stream: stream})
-        return stream[:, : self._hidden]
+        return stream if stream is hidden else stream[:, : self._hidden]
 
     def _run_with_adapters(self, hidden: Tensor, run: Run, mixing: Mixing) -> Tensor:
         lowered = self._stopping
@@ -57,14 +61,13 @@ class Stack:
         return lowering
 
 
-def turn(run: Run, rotaries: Iterable[nn.Module], positions: Tensor) -> list[Rotation]:
+def turn(run: Run, rotaries: Iterable[nn.Module], positions: Tensor) -> list[Tensor]:
     """Give a run the angles of its tokens, positions [T]. Returns what must outlive the run."""
-    rotations = list[Rotation]()
-    for index, rotary in enumerate(rotaries):
-        rotation = rotary(positions)
-        run.cosines[index], run.sines[index] = rotation.cos.data_ptr(), rotation.sin.data_ptr()
-        rotations.append(rotation)
-    return rotations
+    kept = [cast(RotaryEmbedding, rotary).look_up(positions) for rotary in rotaries]
+    for index, angles in enumerate(kept):
+        first = angles.data_ptr()
+        run.cosines[index], run.sines[index] = first, first + angles.stride(0) * angles.itemsize
+    return kept
 
 
 def _run_changed(lowered: Lowering, run: Run, mixing: Mixing) -> None:

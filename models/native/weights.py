@@ -11,7 +11,7 @@ from torch import Tensor
 
 from models.native.library import Library
 from models.native.memory import products
-from models.native.program import Buffer, Program, padded
+from models.native.program import Buffer, Program, fits, padded
 from models.native.structures import PANEL, Format, Kind, Run, Weight
 from models.weights.blocks import Blocks
 
@@ -94,14 +94,15 @@ class Matrix:
         chosen = indices.long().contiguous()
         found = torch.empty(len(chosen), self.weight.inputs)
         self._library.unpack(ctypes.byref(self.weight), chosen.data_ptr(), len(chosen), found.data_ptr())
-        return found[:, : self.inputs]
+        return found if self.weight.inputs == self.inputs else found[:, : self.inputs]
 
     def _check(self, indices: Tensor) -> None:
         """The kernels would read whatever lies there."""
         if not len(indices):
             return
         rows = self.weight.outputs if self.gated else self.outputs
-        least, most = (int(each) for each in torch.aminmax(indices))
+        numbers = indices.numpy()
+        least, most = int(numbers.min()), int(numbers.max())
         if least < 0 or most >= rows:
             raise IndexError(f"there is no row {least if least < 0 else most}: there are {rows}")
 
@@ -110,11 +111,15 @@ class Matrix:
         if not len(rows):
             return torch.empty(0, self.outputs)
         program, read, written = self._alone
-        program.rows(read, len(rows))[:, : self.inputs] = rows
         made = products(len(rows), written.width)
-        program.run(Run(tokens=len(rows)), results={written: made})
+        places = {written: made}
+        if fits(rows, read):
+            places[read] = rows
+        else:
+            program.rows(read, len(rows))[:, : self.inputs] = rows
+        program.run(Run(tokens=len(rows)), results=places)
         if not self.gated:
-            return made[:, : self.outputs]
+            return made if written.width == self.outputs else made[:, : self.outputs]
         return made.view(len(rows), 2, -1)[..., : self.outputs // 2].flatten(1)
 
     @cached_property

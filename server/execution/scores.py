@@ -68,14 +68,25 @@ def score(logits: Tensor, tokens: Tokens, found: Peaks, alternatives: Sequence[i
     `found` are the rows' peaks.
     """
     best, masses = found
-    pairs = torch.from_numpy(np.array((tokens, best)).T).to(logits.device)
-    own, peak = logits.gather(1, pairs).numpy(force=True).astype(np.float64).T
-    with np.errstate(invalid="ignore"):  # of a row that has no softmax, not a number
-        logprobs = ((own - peak) - masses).tolist()
+    behind = np.zeros(len(tokens))  # how much less a token's logit is than the largest
+    others = np.flatnonzero(tokens != best)
+    if len(others):
+        with np.errstate(invalid="ignore"):  # of a row that has no softmax, not a number
+            behind[others] = _pick(logits, others, tokens) - _pick(logits, others, best)
+    logprobs = (behind - masses).tolist()
     return [
-        Scored(token, logprob, _others(logits[i], peak[i], masses[i], count) if count else ())
+        Scored(
+            token, logprob, _others(logits[i], logits[i, best[i]].item(), masses[i], count) if count else ()
+        )
         for i, (token, logprob, count) in enumerate(zip(tokens.tolist(), logprobs, alternatives, strict=True))
     ]
+
+
+def _pick(logits: Tensor, rows: Tokens, tokens: Tokens) -> Values:
+    """Of some `rows` of logits [.., vocabulary] the logit of each one's token: as many as `rows`."""
+    places = (torch.from_numpy(each).to(logits.device) for each in (rows, tokens[rows]))
+    picked: Values = logits[tuple(places)].numpy(force=True).astype(np.float64)
+    return picked
 
 
 def _others(logits: Tensor, peak: float, mass: float, count: int) -> tuple[tuple[int, float], ...]:

@@ -9,7 +9,6 @@ import math
 from collections.abc import Sequence
 from typing import Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -58,15 +57,13 @@ class NativeSurveyor:
 
     def peaks(self, logits: Tensor) -> Peaks:
         rows = len(logits)
-        found = survey(self._library, logits, np.arange(rows, dtype=np.int32), np.ones(rows, np.float32), 0)
+        found = survey(self._library, logits, range(rows), [1.0] * rows, 0)
         return Peaks(found.best, found.masses)
 
     def wholes(
         self, logits: Tensor, places: Sequence[int], divisors: Sequence[float], leading: int
     ) -> list[Whole]:
-        found = survey(
-            self._library, logits, np.array(places, np.int32), np.array(divisors, np.float32), leading
-        )
+        found = survey(self._library, logits, places, divisors, leading)
         rows = logits.numpy()
         each = zip(
             places,

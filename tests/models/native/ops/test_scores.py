@@ -21,8 +21,8 @@ def rows(count: int, vocabulary: int) -> Tensor:
 
 
 def ask(library: Library, logits: Tensor, *places: int, divisor: float = 1.0, most: int = MOST) -> Surveyed:
-    chosen = np.array(places or range(len(logits)), np.int32)
-    return survey(library, logits, chosen, np.full(len(chosen), divisor, np.float32), most)
+    chosen = places or range(len(logits))
+    return survey(library, logits, chosen, [divisor] * len(chosen), most)
 
 
 @pytest.mark.parametrize("divisor", [1.0, 0.8, 1e-6, 1e30])
