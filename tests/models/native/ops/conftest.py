@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import pytest
 from models.native.building import BUILT, find_library
 from models.native.library import Library
 from server.settings import Settings
+from tests.models.native.sanitized import WATCHED, open_watched
 
 SETS = ("plain", "avx2", "avx512")
 
@@ -18,8 +18,8 @@ SETS = ("plain", "avx2", "avx512")
 @pytest.fixture(scope="session")
 def built(request: pytest.FixtureRequest) -> Path:
     """The library's file. `sanitized.py` brings one that was built otherwise."""
-    if "TRIPTYCH_TESTED_LIBRARY" in os.environ:
-        return Path(os.environ["TRIPTYCH_TESTED_LIBRARY"])
+    if WATCHED is not None:
+        return WATCHED
     request.getfixturevalue("kernels")
     found = find_library(BUILT) or find_library(Settings().cache / "kernels")
     assert found is not None
@@ -31,7 +31,7 @@ def library(request: pytest.FixtureRequest, built: Path, tmp_path_factory: pytes
     """A copy: what other tests start does not change it. Two threads, unless a test starts it anew."""
     copy = tmp_path_factory.mktemp("library") / built.name
     shutil.copy(built, copy)
-    library = Library(copy)
+    library = Library(copy) if WATCHED is None else open_watched(copy)
     if not library.start(request.param, 2):
         pytest.skip(f"this processor has no {request.param}")
     return library
