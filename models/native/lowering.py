@@ -229,7 +229,7 @@ class Lowering:
     def attend(self, attention: Attention, queries: Buffer) -> Rows:
         heads = attention.heads
         width = heads.heads * heads.head_dim
-        floats, operand = self._results("attended", width)
+        floats, operand = self._results("attended", width, in_parts=True)
         self.program.add(
             Kind.ATTEND,
             "attend",
@@ -310,7 +310,7 @@ class Lowering:
         if self._adapters:
             return self._activated_apart(layer, rows, width, function, gated=gated)
         assert layer.matrix is not None
-        floats, operand = self._results("opened", width)
+        floats, operand = self._results("opened", width, in_parts=gated)
         self.program.add(
             Kind.LINEAR,
             "gate_up" if gated else "up",
@@ -345,14 +345,15 @@ class Lowering:
         )
         return Rows(operand=operand, floats=floats)
 
-    def _results(self, name: str, width: int) -> tuple[Buffer | None, Buffer | None]:
+    def _results(self, name: str, width: int, *, in_parts: bool) -> tuple[Buffer | None, Buffer | None]:
         """What an operation writes whose result goes into a product: floats, an operand, or both.
 
-        Eight-bit operands are made of whole rows only, by an operation of their own.
+        Eight-bit operands are made by an operation of their own where results come `in_parts`: fewer at a
+        time than share a scale.
         """
-        whole = self._format is Format.INT8
-        floats = self.floats(name, width) if whole or self._adapters else None
-        return floats, None if whole else self.operand(name, width)
+        apart = in_parts and self._format is Format.INT8
+        floats = self.floats(name, width) if apart or self._adapters else None
+        return floats, None if apart else self.operand(name, width)
 
     def _ready(self, name: str, width: int, floats: Buffer | None, operand: Buffer | None) -> Rows:
         if operand is not None:

@@ -40,6 +40,8 @@ void rows(const Operation& op, const Run& run, Operands operands, int first, int
     make(op, run, operands.write, first, behind, floats(run, op.input, 0, padded), padded);
 }
 
+static_assert(PANEL == GROUP && TILE_ROWS <= LANES);  // a tile has a group of each of its rows
+
 // What becomes of a tile: rows [row, end) of panel `at`.
 void finish_tile(const Operation& op, const Run& run, char* operands, int row, int end, int at, float* tile) {
     if (op.heads) {
@@ -47,10 +49,13 @@ void finish_tile(const Operation& op, const Run& run, char* operands, int row, i
         return place(op, run, operands, row, end, at, tile);
     }
     const int64_t padded = (op.width + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+    const int64_t stride = operand_bytes(op.format, padded);
+    const bool whole = op.operand != NONE && op.format == INT8;  // tiles: their rows are rounded together
     for (int i = row; i < end; ++i) {
-        char* operand = op.operand == NONE ? nullptr : operands + i * operand_bytes(op.format, padded);
+        char* operand = op.operand == NONE || whole ? nullptr : operands + i * stride;
         finish(op, tile + (i - row) * PANEL, at, floats(run, op.output, i, padded), operand);
     }
+    if (whole) write_int8_groups(operands + row * stride, stride, (int)padded, at, tile, end - row);
 }
 
 void product(const Operation& op, const Run& run, Operands operands, int first, int behind, int panel, int last, char* scratch) {

@@ -47,27 +47,57 @@ INLINE int32_t write_steps(int8_t* to, const float* group, float inverse, bool f
     return sum_words(total);
 }
 
-INLINE void write_int8(char* to, const float* row, int width) {
-    const int groups = width / GROUP;
-    int8_t* bytes = (int8_t*)to;
-    float* scales = (float*)(to + width);
-    int32_t* sums = (int32_t*)(scales + groups);
-    float* totals = (float*)(sums + groups);
-    for (int first = 0; first < groups; first += LANES) {  // that many divisions at once
-        const int count = groups - first < LANES ? groups - first : LANES;
-        float peaks[LANES]{}, inverses[LANES], steps[LANES];
-        for (int i = 0; i < count; ++i) peaks[i] = peak_of(row + (first + i) * GROUP);
-        const Floats peak = load(peaks);
-        store(steps, peak / all(127.0f));
-        store(inverses, choose(peak > Floats{}, all(127.0f) / peak, Floats{}));
-        for (int i = 0; i < count; ++i) {
-            const int group = first + i;
-            const bool finite = steps[i] <= std::numeric_limits<float>::max();
-            sums[group] = write_steps(bytes + group * GROUP, row + group * GROUP, inverses[i], finite);
-            scales[group] = steps[i];
-            totals[group] = steps[i] * (float)sums[group];
-        }
+// A row of bytes and what belongs to them.
+struct ByteRow {
+    int8_t* bytes;
+    float* scales;
+    int32_t* sums;
+    float* totals;
+
+    ByteRow(char* to, int width)
+        : bytes((int8_t*)to),
+          scales((float*)(to + width)),
+          sums((int32_t*)(scales + width / GROUP)),
+          totals((float*)(sums + width / GROUP)) {}
+
+    INLINE void write(int group, const float* numbers, float step, float inverse) const {
+        const bool finite = step <= std::numeric_limits<float>::max();
+        sums[group] = write_steps(bytes + group * GROUP, numbers, inverse, finite);
+        scales[group] = step;
+        totals[group] = step * (float)sums[group];
     }
+};
+
+// Calls `write(i, numbers(i), step, inverse)` for up to LANES groups: that many divisions at once.
+template <class Numbers, class Write>
+INLINE void round_groups(int count, Numbers numbers, Write write) {
+    float peaks[LANES]{}, inverses[LANES], steps[LANES];
+    for (int i = 0; i < count; ++i) peaks[i] = peak_of(numbers(i));
+    const Floats peak = load(peaks);
+    store(steps, peak / all(127.0f));
+    store(inverses, choose(peak > Floats{}, all(127.0f) / peak, Floats{}));
+    for (int i = 0; i < count; ++i) write(i, numbers(i), steps[i], inverses[i]);
+}
+
+INLINE void write_int8(char* to, const float* row, int width) {
+    const ByteRow bytes(to, width);
+    const int groups = width / GROUP;
+    for (int first = 0; first < groups; first += LANES)
+        round_groups(
+            groups - first < LANES ? groups - first : LANES,
+            [&](int i) { return row + (first + i) * GROUP; },
+            [&](int i, const float* numbers, float step, float inverse) {
+                bytes.write(first + i, numbers, step, inverse);
+            });
+}
+
+// `group` of some rows, up to LANES of them, which lie one after the other, to operands `stride` bytes apart.
+INLINE void write_int8_groups(char* to, int64_t stride, int width, int group, const float* rows, int count) {
+    round_groups(
+        count, [&](int i) { return rows + i * GROUP; },
+        [&](int i, const float* numbers, float step, float inverse) {
+            ByteRow(to + i * stride, width).write(group, numbers, step, inverse);
+        });
 }
 
 INLINE void write_operand(char* to, const float* row, int width, int32_t format) {

@@ -13,7 +13,16 @@ from torch import Tensor
 from models.native.library import Library
 from models.native.structures import Format, Function
 from models.native.weights import Matrix
-from tests.models.native.ops.operations import DTYPES, LIMITS, Product, close, random, rounded_to_bytes
+from tests.models.native.ops.operations import (
+    DTYPES,
+    LIMITS,
+    Norm,
+    Product,
+    close,
+    normalise,
+    random,
+    rounded_to_bytes,
+)
 
 FLOATS = (Format.FLOAT32, Format.BFLOAT16)
 COUNTS = (*range(1, 71), 129, 300)
@@ -95,6 +104,23 @@ def test_an_operand_holds_what_would_have_been_written(
     rows = random(9, 40)
     assert torch.equal(product(rows, operand=Format.FLOAT32), product(rows))
     assert torch.equal(product(rows, operand=Format.BFLOAT16), product(rows).bfloat16().float())
+
+
+@pytest.mark.parametrize("tokens", [1, 9, 129])
+@pytest.mark.parametrize("outputs", [70, 96])
+def test_an_operand_of_bytes_holds_what_would_have_been_written(
+    library: Library, tokens: int, outputs: int
+) -> None:
+    product = Product(
+        library=library,
+        weight=weights(outputs, 40, Format.FLOAT32),
+        format=Format.INT8,
+        function=Function.GELU,
+    )
+    rows = random(tokens, 40) * torch.logspace(-3, 3, tokens)[:, None]
+    _, expected = normalise(library, product(rows), Norm(), operand=Format.INT8)
+    assert expected is not None
+    assert torch.equal(product(rows, operand=Format.INT8), expected)
 
 
 @pytest.mark.parametrize("tokens", [1, 5, 70, 129])
