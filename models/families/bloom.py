@@ -67,6 +67,6 @@ FAMILY = Family(
         "head.linear": "lm_head",
     },
     head="lm_head.weight",
-    neutral=frozenset({"unk_token_id"} | MEGATRON),
+    neutral=frozenset(MEGATRON),
     keys={"n_embed": "hidden_size", "num_attention_heads": "n_head", "num_hidden_layers": "n_layer"},
 )

@@ -10,6 +10,7 @@ from typing import Any
 
 # Who made the file, and in which precision; ours is chosen by the server.
 ABOUT = {
+    "_model_name_or_path",  # transformers, where the model came from a GGUF file
     "_name_or_path",
     "_num_labels",
     "architectures",
@@ -117,6 +118,7 @@ TEXT = {
     "top_k",
     "top_p",
     "typical_p",
+    "unk_token_id",
 }
 
 # What the labels of a classifier are called; heads read these for themselves.

@@ -16,6 +16,11 @@ YARN = {"type": "yarn", "factor": 16.0, "original_max_position_embeddings": 4096
 FILES: Mapping[str, tuple[type, Mapping[str, Any], Mapping[str, Any]]] = {
     "huggyllama/llama-7b": (transformers.LlamaConfig, {}, {"max_sequence_length": 2048}),
     "tiiuae/Falcon3-1B-Base": (transformers.LlamaConfig, {}, {"activation": "swiglu"}),
+    "saved by transformers from a GGUF file": (
+        transformers.LlamaConfig,
+        {},
+        {"_model_name_or_path": "Smollm2 135M 8k", "unk_token_id": 0},
+    ),
     "NousResearch/Yarn-Llama-2-7b-64k": (
         transformers.LlamaConfig,
         {"rope_parameters": None, "rope_scaling": YARN},
