@@ -11,6 +11,13 @@ namespace TRIPTYCH_ISA {
 
 constexpr int64_t AHEAD = 4096;  // bytes of a matrix, that it is fetched before it is needed
 
+// What lies AHEAD of a block of so many bytes: part `index` of `parts`, so that each line is fetched once.
+INLINE void fetch(const char* block, int64_t bytes, int index, int parts) {
+    const int64_t lines = (bytes + 63) / 64;
+    UNROLL for (int64_t line = lines * index / parts; line < lines * (index + 1) / parts; ++line)
+        __builtin_prefetch(block + AHEAD + line * 64);
+}
+
 // ---- rows of floats or bfloat16
 
 // One word of `Word` from as many inputs of each output.
@@ -30,9 +37,8 @@ INLINE void open(const char* panel, int inputs, Take take) {
         const Blocks block(panel, index);
         Floats scales[VECTORS], least[VECTORS];
         UNROLL for (int v = 0; v < VECTORS; ++v) scales[v] = block.scale(v), least[v] = block.least(v);
-        __builtin_prefetch(block.block + AHEAD);
         UNROLL for (int quad = 0; quad < QUADS; ++quad) {
-            __builtin_prefetch(block.block + AHEAD + quad * 64);
+            fetch(block.block, Blocks::SIZE, quad, QUADS);
             Ints weights[WORDS][VECTORS];
             UNROLL for (int v = 0; v < VECTORS; ++v) {
                 const Ints steps = block.steps(quad, v);
@@ -82,9 +88,10 @@ inline void multiply_opening(const Tile& tile, float* results) {
 // Vectors of a panel whose sums of integers are kept at a time: as many as leave registers for sums of floats.
 constexpr int TOGETHER = LANES == 16 ? 1 : LANES == 8 ? 2 : VECTORS;
 
-// Where a block of a tile's first row lies: its bytes, and of these the scale, the sum and what that stands for.
+// Where a block of a tile's first row lies: its bytes, and of these the scale, what makes up for centred steps,
+// and what their sum stands for.
 struct Place {
-    const char *steps, *scale, *sum, *total;
+    const char *steps, *scale, *centring, *total;
     int64_t stride;  // to the next row
 };
 
@@ -97,30 +104,33 @@ INLINE Number number_at(const char* place) {
 
 // Products of a block with the vectors [first, first + TOGETHER) of outputs: exact, so in any order.
 template <class Blocks, int ROWS>
-INLINE void sum_steps(const Blocks& block, const Place& rows, int first, const char* ahead,
-                      Ints (&parts)[ROWS][TOGETHER]) {
+INLINE void sum_steps(const Blocks& block, const Place& rows, int first, Ints (&parts)[ROWS][TOGETHER]) {
     UNROLL for (int row = 0; row < ROWS; ++row) {
-        const Ints sum = all_words(number_at<int32_t>(rows.sum + row * rows.stride));
-        UNROLL for (int v = 0; v < TOGETHER; ++v) parts[row][v] = sum * -Blocks::CENTRE;
+        const char* centring = rows.centring + row * rows.stride;
+        const Ints start = Blocks::FREE ? Ints{} : all_words(number_at<int32_t>(centring));
+        UNROLL for (int v = 0; v < TOGETHER; ++v) parts[row][v] = start;
+    }
+    const char* steps[ROWS];
+    UNROLL for (int row = 0; row < ROWS; ++row) {
+        steps[row] = rows.steps + row * rows.stride;
+        asm("" : "+r"(steps[row]));  // each place is this and a constant, not an address to be kept in memory
     }
     UNROLL for (int quad = 0; quad < QUADS; ++quad) {
         Ints weights[TOGETHER];
         UNROLL for (int v = 0; v < TOGETHER; ++v) {
             weights[v] = block.steps(quad, first + v);
-            if (ahead)
-                __builtin_prefetch(ahead + (quad + (first + v) * QUADS) * Blocks::SIZE / (QUADS * VECTORS));
+            fetch(block.block, Blocks::SIZE, (first + v) * QUADS + quad, VECTORS * QUADS);
         }
         UNROLL for (int row = 0; row < ROWS; ++row) UNROLL for (int v = 0; v < TOGETHER; ++v)
-            parts[row][v] = dot_bytes_at(parts[row][v], weights[v], rows.steps + row * rows.stride + quad * 4);
+            parts[row][v] = dot_bytes_at(parts[row][v], weights[v], steps[row] + quad * 4);
     }
 }
 
 // What the block adds to the sums of these outputs.
 template <class Blocks, int ROWS>
-INLINE void add_block(const Blocks& block, const Place& rows, int first, const char* ahead,
-                      Floats (&sums)[ROWS][VECTORS]) {
+INLINE void add_block(const Blocks& block, const Place& rows, int first, Floats (&sums)[ROWS][VECTORS]) {
     Ints parts[ROWS][TOGETHER];
-    sum_steps<Blocks, ROWS>(block, rows, first, ahead, parts);
+    sum_steps<Blocks, ROWS>(block, rows, first, parts);
     UNROLL for (int v = 0; v < TOGETHER; ++v) {
         const Floats scale = block.scale(first + v), least = block.least(first + v);
         UNROLL for (int row = 0; row < ROWS; ++row) {
@@ -137,19 +147,19 @@ INLINE void add_block(const Blocks& block, const Place& rows, int first, const c
 template <class Blocks, int ROWS>
 INLINE void multiply_steps(const Tile& tile, float* results) {
     const int blocks = tile.inputs / GROUP;
-    const char *panel = tile.panel, *ahead = tile.ahead, *scales = tile.operand + tile.inputs;
+    const char* scales = tile.operand + tile.inputs;
     Place rows{tile.operand, scales, scales + blocks * 4, scales + blocks * 8, tile.stride};
     Floats sums[ROWS][VECTORS];
     UNROLL for (int row = 0; row < ROWS; ++row) UNROLL for (int v = 0; v < VECTORS; ++v) sums[row][v] =
         Floats{};
     for (int index = 0; index < blocks; ++index) {
-        const Blocks block(panel, index);
+        const Blocks block(tile.panel, index);
         UNROLL for (int first = 0; first < VECTORS; first += TOGETHER) {
             // What was read of the rows is read again: the registers are needed for sums.
             asm volatile("" ::: "memory");
-            add_block<Blocks, ROWS>(block, rows, first, ahead ? ahead + index * Blocks::SIZE : ahead, sums);
+            add_block<Blocks, ROWS>(block, rows, first, sums);
         }
-        rows.steps += GROUP, rows.scale += 4, rows.sum += 4, rows.total += 4;
+        rows.steps += GROUP, rows.scale += 4, rows.centring += 4, rows.total += 4;
     }
     UNROLL for (int row = 0; row < ROWS; ++row) UNROLL for (int v = 0; v < VECTORS; ++v)
         store(results + row * PANEL + v * LANES, sums[row][v]);
@@ -190,9 +200,7 @@ inline void multiply_bytes(const Item& item, float* results, Done done) {
                   at = item.panel + (many ? step % panels : step / tiles);
         const int row = item.start(tile), end = item.start(tile + 1);
         const char* data = (const char*)item.matrix.data + at * panel_bytes;
-        // The first tile finds its panel in memory, the others in a cache.
-        const char* ahead = tile ? nullptr : data + AHEAD;
-        const Tile what{item.operand + row * item.stride, item.stride, data, ahead, item.matrix.inputs};
+        const Tile what{item.operand + row * item.stride, item.stride, data, data, item.matrix.inputs};
         multiply_steps_of<Blocks, TILE_ROWS>(end - row, what, results);
         done(row, end, at, results);
     }

@@ -12,7 +12,6 @@ constexpr int QUADS = GROUP / 4;  // of a block: four inputs of each output
 
 // Q8_0: an int8 stored as steps + 128, a scale.
 struct Bytes {
-    static constexpr int CENTRE = 128;   // that every step is away from zero
     static constexpr bool FREE = false;  // whether `least` is anything else than -CENTRE * scale
     static constexpr int64_t SIZE = PANEL * (2 + GROUP);
     const char* block;
@@ -26,26 +25,34 @@ struct Bytes {
 };
 
 // Eight inputs in a word: four in the low halves of its bytes, the next four in the high ones.
+INLINE Ints two_quads(const char* words, int quad, int v) {
+    return load_words((const int32_t*)words + quad / 2 * PANEL + v * LANES);
+}
 INLINE Ints nibbles(const char* words, int quad, int v) {
-    const Ints word = load_words((const int32_t*)words + quad / 2 * PANEL + v * LANES);
+    const Ints word = two_quads(words, quad, v);
     return (quad % 2 ? word >> 4 : word) & 0x0f0f0f0f;
 }
+// Sixteen times as much.
+INLINE Ints high_nibbles(const char* words, int quad, int v) {
+    const Ints word = two_quads(words, quad, v);
+    return (quad % 2 ? word : word << 4) & (int32_t)0xf0f0f0f0;
+}
 
-// Q4_0: four bits, offset by 8, a scale.
+// Q4_0: four bits, offset by 8, a scale. Steps are taken sixteen times as large, to have the centre of bytes.
 struct CentredNibbles {
-    static constexpr int CENTRE = 8;
     static constexpr bool FREE = false;
     static constexpr int64_t SIZE = PANEL * (2 + GROUP / 2);
     const char* block;
     CentredNibbles(const char* panel, int index) : block(panel + index * SIZE) {}
-    INLINE Floats scale(int v) const { return load_halves((const uint16_t*)block + v * LANES); }
+    INLINE Floats scale(int v) const {
+        return load_halves((const uint16_t*)block + v * LANES) * all(1.0f / 16);
+    }
     INLINE Floats least(int v) const { return scale(v) * all(-(float)CENTRE); }
-    INLINE Ints steps(int quad, int v) const { return nibbles(block + PANEL * 2, quad, v); }
+    INLINE Ints steps(int quad, int v) const { return high_nibbles(block + PANEL * 2, quad, v); }
 };
 
 // Q4_1: four bits, a scale, the least weight.
 struct FreeNibbles {
-    static constexpr int CENTRE = 0;
     static constexpr bool FREE = true;
     static constexpr int64_t SIZE = PANEL * (4 + GROUP / 2);
     const char* block;
@@ -58,7 +65,6 @@ struct FreeNibbles {
 // Q4_K: eight blocks share a scale of their scales, and one of what is the least. A matrix's inputs come in
 // 256.
 struct NestedNibbles {
-    static constexpr int CENTRE = 0;
     static constexpr bool FREE = true;
     static constexpr int BLOCKS = 8;
     static constexpr int64_t INNER = PANEL * (2 + GROUP / 2), OUTER = PANEL * 4 + BLOCKS * INNER;

@@ -7,8 +7,11 @@
 
 namespace TRIPTYCH_ISA {
 
+// That every step of a matrix's block without a least weight of its own is away from zero.
+constexpr int CENTRE = 128;
+
 // Bytes of a row of an operand. INT8: the bytes, then of each group of inputs its scale, the sum of its bytes
-// and what that sum stands for, each in its own array.
+// times -CENTRE, and what that sum stands for, each in its own array.
 INLINE int64_t operand_bytes(int32_t format, int64_t width) {
     switch (format) {
         case FLOAT32:
@@ -51,20 +54,21 @@ INLINE int32_t write_steps(int8_t* to, const float* group, float inverse, bool f
 struct ByteRow {
     int8_t* bytes;
     float* scales;
-    int32_t* sums;
+    int32_t* centring;
     float* totals;
 
     ByteRow(char* to, int width)
         : bytes((int8_t*)to),
           scales((float*)(to + width)),
-          sums((int32_t*)(scales + width / GROUP)),
-          totals((float*)(sums + width / GROUP)) {}
+          centring((int32_t*)(scales + width / GROUP)),
+          totals((float*)(centring + width / GROUP)) {}
 
     INLINE void write(int group, const float* numbers, float step, float inverse) const {
         const bool finite = step <= std::numeric_limits<float>::max();
-        sums[group] = write_steps(bytes + group * GROUP, numbers, inverse, finite);
+        const int32_t sum = write_steps(bytes + group * GROUP, numbers, inverse, finite);
         scales[group] = step;
-        totals[group] = step * (float)sums[group];
+        centring[group] = sum * -CENTRE;
+        totals[group] = step * (float)sum;
     }
 };
 

@@ -67,9 +67,10 @@ def read_operand(program: Program, buffer: Buffer, rows: int) -> Tensor:
 def _read_bytes(memory: Tensor, width: int) -> Tensor:
     groups = width // GROUP
     steps = memory[:, :width].view(torch.int8).reshape(-1, groups, GROUP)
-    scales, sums, totals = memory[:, width:].contiguous().view(torch.float32).view(-1, 3, groups).unbind(1)
-    sums = sums.contiguous().view(torch.int32)
-    assert torch.equal(sums, steps.int().sum(-1, dtype=torch.int32))
+    numbers = memory[:, width:].contiguous().view(torch.float32).view(-1, 3, groups)
+    scales, centring, totals = numbers.unbind(1)
+    sums = steps.int().sum(-1, dtype=torch.int32)
+    assert torch.equal(centring.contiguous().view(torch.int32), -128 * sums)
     assert torch.equal(totals, scales * sums)
     rounded: Tensor = (steps * scales[..., None]).flatten(1)
     return rounded
