@@ -14,7 +14,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from unittest.mock import patch
@@ -28,13 +28,15 @@ from models.native.memory import Arena
 
 ROOT = Path(__file__).parents[3]
 HERE = Path(__file__).parent.relative_to(ROOT)
+OPERATIONS, POOL = f"{HERE}/ops", f"{HERE}/test_pool.py"
 TESTS = (
-    f"{HERE}/ops",
-    f"{HERE}/test_pool.py",
+    OPERATIONS,
+    POOL,
     f"{HERE}/test_programs.py",
     f"{HERE}/test_adapters.py",
     f"{HERE}/test_quantised_families.py",
 )
+PYTEST = ("-m", "pytest", "-q", "--capture=sys", "-p", "no:cacheprovider")  # a report is not captured
 VARIABLE = "TRIPTYCH_TESTED_LIBRARY"
 WATCHED = Path(os.environ[VARIABLE]) if VARIABLE in os.environ else None  # by a sanitizer, in such a run
 RUNTIMES = {"address": "libasan.so", "undefined": "libubsan.so", "thread": "libtsan.so"}
@@ -63,7 +65,7 @@ def main(sanitizers: str, *options: str) -> int:
     """Pytest's exit status; another where a sanitizer ended it."""
     with tempfile.TemporaryDirectory() as folder:
         library = build(Path(folder), sanitizers)
-        return run(library, sanitizers, "-m", "pytest", *pytest_arguments(options)).returncode
+        return run(library, sanitizers, *PYTEST, *TESTS, *options).returncode
 
 
 def build(folder: Path, sanitizers: str) -> Path:
@@ -71,17 +73,6 @@ def build(folder: Path, sanitizers: str) -> Path:
     plainest = patch.object(building, "_knows", lambda *_: False)
     with plainest if sanitizers == "thread" else nullcontext():
         return building.build(folder, compiler="g++", extra=(*FLAGS, f"-fsanitize={sanitizers}"))
-
-
-def pytest_arguments(options: Sequence[str]) -> Sequence[str]:
-    return (
-        "-q",
-        "--capture=sys",
-        "-p",
-        "no:cacheprovider",
-        *TESTS,
-        *options,
-    )  # its own report is not captured
 
 
 def run(

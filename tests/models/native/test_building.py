@@ -248,7 +248,7 @@ def test_compilers_have_nothing_to_say(compiler: str, unit: building._Unit) -> N
         *building.EXACT,
         *unit.flags,
         *warnings,
-        "-O1",
+        "-O1" if compiler == "g++" else "-O0",  # which sees a little less, in a fourth of the time
         "-c",
         str(unit.source),
     ]

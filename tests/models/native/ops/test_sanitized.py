@@ -14,7 +14,7 @@ pytestmark = [
     pytest.mark.skipif(sanitized.WATCHED is not None, reason="this is such a run"),
 ]
 MEMORY = "address,undefined"
-FORMULAS = "ops and not same_bits or schedule and lengths0 and plain"
+MEMORY_OF = "not same_bits or schedule and lengths0 and plain"
 TOGETHER = "test_pool and not collapse or number_of_threads or products and formula"
 PAST_THE_END = """
 import ctypes
@@ -46,9 +46,10 @@ def test_what_reads_past_a_matrix_is_seen(watching_memory: Path) -> None:
 
 
 def test_every_operation_keeps_to_its_memory(watching_memory: Path) -> None:
-    arguments = sanitized.pytest_arguments(["-k", FORMULAS])
-    assert sanitized.run(watching_memory, MEMORY, "-m", "pytest", *arguments).returncode == 0
+    some = [*sanitized.PYTEST, sanitized.OPERATIONS, "-k", MEMORY_OF]
+    assert sanitized.run(watching_memory, MEMORY, *some).returncode == 0
 
 
-def test_threads_keep_out_of_each_others_way() -> None:
-    assert sanitized.main("thread", "-k", TOGETHER) == 0
+def test_threads_keep_out_of_each_others_way(tmp_path: Path) -> None:
+    some = [*sanitized.PYTEST, sanitized.OPERATIONS, sanitized.POOL, "-k", TOGETHER]
+    assert sanitized.run(sanitized.build(tmp_path, "thread"), "thread", *some).returncode == 0
