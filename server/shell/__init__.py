@@ -1,4 +1,7 @@
-"""The commands that talk to a running server. `commands` has them all; they need the client."""
+"""The commands that work with models: through a running server, with the client, or in their own process.
+
+`evaluate` adds `eval`, `commands` all others: `profile` and `bench --offline` are in `measuring`.
+"""
 
 from server.shell.commands import add_commands
 

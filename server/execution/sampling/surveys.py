@@ -50,7 +50,7 @@ class TorchSurveyor:
 
 
 class NativeSurveyor:
-    """On kernels, and the threads that they have; what comes from elsewhere than a CPU is PyTorch's."""
+    """By our own kernels, on all of their threads. Logits lie in host memory."""
 
     def __init__(self, library: Library) -> None:
         self._library = library
