@@ -30,8 +30,6 @@ struct Kernels {
     void (*survey)(const Survey&, int number);
 };
 
-constexpr int64_t SCRATCH_BYTES = 64 * 1024;
-
 const Kernels* kernels_plain();
 #if defined(__x86_64__)
 const Kernels* kernels_avx2();

@@ -36,6 +36,9 @@ uint64_t join(uint32_t upper, uint32_t lower) { return (uint64_t)upper << 32 | l
 
 int divided_up(int number, int by) { return (number + by - 1) / by; }
 
+// Of an item, if there are as many: for fewer it takes too long to fetch a panel, or to open one of blocks.
+int fewest_rows(const Weight& matrix) { return matrix.format > INT8 ? 256 : 32; }
+
 // Whether both see the same keys of the same slices.
 bool see_alike(const Operation& one, const Operation& other) {
     const Heads &a = *one.heads, &b = *other.heads;
@@ -104,8 +107,8 @@ Program::Cut Program::cut(int index, int threads) const {
     const int panels = op.matrix->outputs / PANEL;
     const int together = std::clamp(panels / (threads * 6), 1, tokens > 128 ? 4 : tokens > 4 ? 8 : 2);
     const int groups = divided_up(panels, together);
-    int blocks = 1;  // so many items that the last of them keep nobody waiting for long
-    if (tokens > 128) blocks = std::clamp(divided_up(threads * 16, groups), 1, tokens / 64);
+    // So many items that the last of them keep nobody waiting for long.
+    int blocks = std::clamp(divided_up(threads * 64, groups), 1, std::max(1, tokens / fewest_rows(*op.matrix)));
     const int rows = divided_up(divided_up(tokens, blocks), kernels_.tile_rows) * kernels_.tile_rows;
     blocks = divided_up(tokens, rows);
     return {groups * blocks, rows, blocks, together};
