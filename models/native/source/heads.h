@@ -145,8 +145,7 @@ INLINE void write_queries(typename Word::Element* to, const float* row, const He
 }
 
 template <class Word>
-INLINE void write_keys_and_values(const Operation& op, const Run& run, const float* keys,
-                                  const Spot& place) {
+INLINE void write_keys_and_values(const Operation& op, const Run& run, const float* keys, const Spot& place) {
     const Heads& heads = *op.heads;
     const int size = heads.head_dim, padded = heads.padded_dim;
     const float* values = keys + heads.kv_heads * size;

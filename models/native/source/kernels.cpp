@@ -14,13 +14,16 @@ INLINE float* floats(const Run& run, int buffer, int64_t row, int64_t width) {
     return buffer == NONE ? nullptr : (float*)run.buffers[buffer] + row * width;
 }
 
-void make_rows(const Operation& op, const Run& run, Operands operands, int first, int behind, float* scratch) {
+void make_rows(const Operation& op, const Run& run, Operands operands, int first, int behind,
+               float* scratch) {
     const int64_t padded = (op.width + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
     for (int row = first; row < behind; ++row) {
         float* output = floats(run, op.output, row, padded);
-        char* operand = op.operand == NONE ? nullptr : operands.write + row * operand_bytes(op.format, padded);
+        char* operand =
+            op.operand == NONE ? nullptr : operands.write + row * operand_bytes(op.format, padded);
         if (op.kind == ACTIVATE) {
-            activate(op, floats(run, op.input, row, padded * (op.gated ? 2 : 1)), (int)padded, output, operand, scratch);
+            activate(op, floats(run, op.input, row, padded * (op.gated ? 2 : 1)), (int)padded, output,
+                     operand, scratch);
             continue;
         }
         const float* input = floats(run, op.input, row, padded);
@@ -58,23 +61,22 @@ void finish_tile(const Operation& op, const Run& run, char* operands, int row, i
     if (whole) write_int8_groups(operands + row * stride, stride, (int)padded, at, tile, end - row);
 }
 
-void product(const Operation& op, const Run& run, Operands operands, int first, int behind, int panel, int last, char* scratch) {
+void product(const Operation& op, const Run& run, Operands operands, int first, int behind, int panel,
+             int last, char* scratch) {
     const Weight& matrix = *op.matrix;
     const int64_t stride = operand_bytes(matrix.operand, matrix.inputs), panel_bytes = bytes_of_panel(matrix);
     alignas(64) float results[TILE_ROWS * PANEL];
     const auto done = [&](int row, int end, int at, float* tile) {
         finish_tile(op, run, operands.write, row, end, at, tile);
     };
-    if (is_blocks(matrix.format)) {
-        const Item item{matrix, operands.read, stride, first, behind, panel, last};
-        return multiply_blocks(item, scratch, results, done);
-    }
-    const int count = behind - first, tiles = (count + TILE_ROWS - 1) / TILE_ROWS;
-    const bool many = count > 128;  // then a tile's rows stay in the nearest cache, not the panel
-    const int panels = last - panel;
+    const Item item{matrix, operands.read, stride, first, behind, panel, last};
+    if (is_blocks(matrix.format)) return multiply_blocks(item, scratch, results, done);
+    const bool many = item.rows() > 128;  // then a tile's rows stay in the nearest cache, not the panel
+    const int tiles = item.tiles(), panels = last - panel;
     for (int step = 0; step < tiles * panels; ++step) {
-        const int tile = many ? step / panels : step % tiles, at = panel + (many ? step % panels : step / tiles);
-        const int row = first + (int)((int64_t)count * tile / tiles), end = first + (int)((int64_t)count * (tile + 1) / tiles);
+        const int tile = many ? step / panels : step % tiles;
+        const int at = panel + (many ? step % panels : step / tiles);
+        const int row = item.start(tile), end = item.start(tile + 1);
         const char* data = (const char*)matrix.data + at * panel_bytes;
         const char* panel_ahead = tile > 1 ? data : data + panel_bytes + tile * panel_bytes / 2;
         const char* ahead = many ? operands.read + end * stride : panel_ahead;
@@ -84,9 +86,12 @@ void product(const Operation& op, const Run& run, Operands operands, int first, 
     }
 }
 
-void part(const Operation& op, const Run& run, Operands operands, Attention& attention, int index, char* scratch) {
-    if (op.heads->format == FLOAT32) attend<Single>(op, run, operands, attention, index, scratch);
-    else attend<Pair>(op, run, operands, attention, index, scratch);
+void part(const Operation& op, const Run& run, Operands operands, Attention& attention, int index,
+          char* scratch) {
+    if (op.heads->format == FLOAT32)
+        attend<Single>(op, run, operands, attention, index, scratch);
+    else
+        attend<Pair>(op, run, operands, attention, index, scratch);
 }
 
 int64_t bytes_of_operand(int32_t format, int64_t width) { return operand_bytes(format, width); }
@@ -101,6 +106,9 @@ int64_t bytes_of_operand(int32_t format, int64_t width) { return operand_bytes(f
 
 const Kernels* JOIN(kernels_, TRIPTYCH_ISA)() {
     using namespace TRIPTYCH_ISA;
-    static const Kernels kernels{TEXT(TRIPTYCH_ISA), TILE_ROWS, bytes_of_operand, rows, product, part, pack, unpack, multiply_as_fast_as_possible, survey_row};
+    static const Kernels kernels{
+        TEXT(TRIPTYCH_ISA),           TILE_ROWS,  bytes_of_operand, rows, product, part, pack, unpack,
+        multiply_as_fast_as_possible, survey_row,
+    };
     return &kernels;
 }

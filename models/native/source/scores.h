@@ -44,8 +44,8 @@ struct Divided {
     INLINE Floats operator[](int vector) const { return undivided(vector) / divisor; }
 };
 
-// The largest value of each block, of which block b has the vectors b, b + blocks, b + 2 blocks, ..: those of a
-// vocabulary's beginning are often all large. Returns whether there is a NaN.
+// The largest value of each block, of which block b has the vectors b, b + blocks, b + 2 blocks, ..: those of
+// a vocabulary's beginning are often all large. Returns whether there is a NaN.
 INLINE bool find_maxima(const Divided& row, int blocks, Floats* maxima) {
     Ints broken{};
     for (int block = 0; block < blocks; ++block) maxima[block] = all(-__builtin_inff());
@@ -140,7 +140,8 @@ inline void survey_row(const Survey& survey, int number) {
     survey.masses[number] = possible ? log_mass(row, peak) : __builtin_nan("");
     if (!survey.most) return;
     survey.found[number] = 0;
-    if (possible) write_leaders(survey, number, row, least_of_leaders(maxima, survey.most) / survey.divisors[number]);
+    if (possible)
+        write_leaders(survey, number, row, least_of_leaders(maxima, survey.most) / survey.divisors[number]);
 }
 
 }  // namespace TRIPTYCH_ISA
