@@ -3,7 +3,8 @@
 #include "plan.h"
 #include "survey.h"
 
-constexpr int PRIVATE_ROWS = 4;  // up to so many, a thread makes an operand by itself rather than wait for others
+// Up to so many, a thread makes an operand by itself rather than wait for others.
+constexpr int PRIVATE_ROWS = 4;
 
 // Where an operation's operand lies: shared by all threads, or the thread's own.
 struct Operands {
@@ -18,10 +19,12 @@ struct Kernels {
     // Rows [first, behind) of NORMALISE, ACTIVATE and HEADS; `scratch` is the thread's, of a row's width.
     void (*rows)(const Operation&, const Run&, Operands, int first, int behind, float* scratch);
     // Rows [first, behind) of the outputs in panels [panel, last); `scratch` has room for an opened panel.
-    void (*product)(const Operation&, const Run&, Operands, int first, int behind, int panel, int last, char* scratch);
+    void (*product)(const Operation&, const Run&, Operands, int first, int behind, int panel, int last,
+                    char* scratch);
     void (*part)(const Operation&, const Run&, Operands, Attention&, int part, char* scratch);
     // Panel `index` of a matrix whose rows are floats, bfloat16 or blocks.
-    void (*pack)(const Weight&, const void* rows, int32_t rows_format, int outputs, int inputs, void* data, int index);
+    void (*pack)(const Weight&, const void* rows, int32_t rows_format, int outputs, int inputs, void* data,
+                 int index);
     // Row `index` of a packed matrix, as floats [inputs].
     void (*unpack)(const Weight&, int index, float* row);
     // Products of registers, so many rounds of them: how many multiplications and additions that was.
