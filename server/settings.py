@@ -91,9 +91,10 @@ class Settings:
         "precision; auto is bfloat16 where the device computes in it, else float32",
     )
     quantize: str = _setting(
-        "none",
-        _choice("none", "keep", "int8", "int4"),
-        "weights of few bits, by our own kernels: keep (a GGUF file's own blocks, as they are), int8 or int4",
+        "auto",
+        _choice("auto", "none", "keep", "int8", "int4"),
+        "weights of few bits, by our own kernels: keep (a GGUF file's own blocks, as they are; so does auto, "
+        "where there are any), int8, int4, or none",
     )
     threads: int | None = _setting(
         None,

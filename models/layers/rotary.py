@@ -21,10 +21,8 @@ from models.positions import (
     YarnScaling,
 )
 
-FEWEST_KEPT, MOST_KEPT = (
-    1 << 10,
-    1 << 15,
-)  # positions of a table of angles: 16 MB where heads have 64 elements
+# Positions of a table of angles: at most 16 MB where heads have 64 elements.
+FEWEST_KEPT, MOST_KEPT = 1 << 10, 1 << 15
 
 
 @dataclass(frozen=True, slots=True)

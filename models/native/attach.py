@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Iterable
 
 from torch import nn
 
@@ -32,9 +32,9 @@ def attach(module: nn.Module, packing: Packing) -> None:
     for part in parts:
         _widen(part)
     gated = {part.gate_up for part in parts if isinstance(part, GatedMlp)}
-    widening = gated | {part.up for part in parts if isinstance(part, PlainMlp)}
+    coarse = _coarse(parts)
     for part in parts:
-        _pack(part, packing, gated, widening)
+        _pack(part, packing, gated, coarse)
     for part in parts:
         _lower(part, packing)
 
@@ -44,12 +44,26 @@ def runs_apart(encoder: Encoder) -> bool:
     return isinstance(encoder.config.relative, Disentangled)
 
 
+def _coarse(parts: Iterable[nn.Module]) -> set[nn.Module]:
+    """What loses least by few bits: where MLPs widen, but for the first and the last eighth of the blocks,
+    which llama.cpp's mixtures spare as well."""
+    widening = list[nn.Module]()
+    for part in parts:
+        match part:
+            case GatedMlp():
+                widening.append(part.gate_up)
+            case PlainMlp():
+                widening.append(part.up)
+    spared = len(widening) // 8
+    return set(widening[spared : len(widening) - spared])
+
+
 def _pack(
-    part: nn.Module, packing: Packing, gated: Container[nn.Module], widening: Container[nn.Module]
+    part: nn.Module, packing: Packing, gated: Container[nn.Module], coarse: Container[nn.Module]
 ) -> None:
     match part:
         case Linear(matrix=None):
-            part.replace(packing.matrix(part, gated=part in gated, widens=part in widening))
+            part.replace(packing.matrix(part, gated=part in gated, coarse=part in coarse))
         case Embedding() if part in packing.kept:
             _pack_words(part, packing)
         case Decoder(head=LMHead(linear=None)):

@@ -28,7 +28,7 @@ class Quantise(Enum):
 
     KEEP = "keep"  # the file's own blocks, whatever they are: the very bits of a model that is not quantised
     INT8 = "int8"  # eight bits at most, and rows are rounded to eight bits, too
-    INT4 = "int4"  # four bits at most where an MLP widens, eight elsewhere; blocks of four bits stay anywhere
+    INT4 = "int4"  # four bits at most where they do little harm, eight elsewhere; blocks of four bits stay
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,21 +48,21 @@ class Packing:
         """Of rows that are multiplied."""
         return Format.INT8 if self.quantise is Quantise.INT8 else FORMATS[self.dtype]
 
-    def matrix(self, layer: Linear | Embedding, *, gated: bool = False, widens: bool = False) -> Matrix:
-        """That of a layer; `widens`: whether it leads into an MLP, where errors do least harm."""
+    def matrix(self, layer: Linear | Embedding, *, gated: bool = False, coarse: bool = False) -> Matrix:
+        """That of a layer; `coarse`: whether errors in it do little harm."""
         rows: Tensor | Blocks = self.kept.get(layer, layer.weight)
         bias = layer.bias if isinstance(layer, Linear) else None
-        format_ = self._format(rows, widens=widens)
+        format_ = self._format(rows, coarse=coarse)
         # A matrix that is not quantised keeps its own precision, and so do its rows.
         operand = self.operand if format_ >= Format.Q8_0 else None
         return Matrix(self.library, rows, bias, format_, operand=operand, gated=gated)
 
-    def _format(self, rows: Tensor | Blocks, *, widens: bool) -> Format:
+    def _format(self, rows: Tensor | Blocks, *, coarse: bool) -> Format:
         own = Format[rows.kind.name] if isinstance(rows, Blocks) else None
         match self.quantise:
             case Quantise.INT8:
                 return own or Format.Q8_0
-            case Quantise.INT4 if widens:
+            case Quantise.INT4 if coarse:
                 return own if own in _FOUR_BITS else Format.Q4_1
             case Quantise.INT4:
                 return own or Format.Q8_0

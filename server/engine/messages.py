@@ -50,7 +50,7 @@ class Setup(_Message, frozen=True):
     speculation: bool
     threads: int | None = None
     kernels: str = "auto"
-    quantize: str = "none"
+    quantize: str = "auto"
     cache: str = ""  # the folder of what is built once
 
 

@@ -42,13 +42,17 @@ class NothingToKeep(DeviceError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Computing:
-    """`threads` of the kernels, or of PyTorch where there are none (`kernels` is None)."""
+    """`threads` of the kernels, or of PyTorch where there are none (`kernels` is None).
+
+    `required`: whether somebody asked for `quantise`; if not, what it does not fit stays as it is.
+    """
 
     device: torch.device
     dtype: torch.dtype
     threads: int
     kernels: Library | None = None
     quantise: Quantise | None = None
+    required: bool = True
 
     @classmethod
     def of(
@@ -61,13 +65,22 @@ class Computing:
         """
         place = choose_device(device)
         precision = choose_dtype(dtype, place)
-        quantise = None if quantize == "none" else Quantise(quantize)
+        quantise = None if quantize in ("auto", "none") else Quantise(quantize)
         number = threads or usable_cores()
         library = open_kernels(
             kernels, cache=cache, threads=number, device=place, dtype=precision, quantise=quantise
         )
         torch.set_num_threads(number if library is None else 1)
-        return cls(device=place, dtype=precision, threads=number, kernels=library, quantise=quantise)
+        if quantize == "auto" and library is not None:
+            quantise = Quantise.KEEP
+        return cls(
+            device=place,
+            dtype=precision,
+            threads=number,
+            kernels=library,
+            quantise=quantise,
+            required=quantize != "auto",
+        )
 
     def load(self, path: Path, adapter: Path | None = None) -> Loaded:
         """A model folder or `.gguf` file, ready to run. Raises ModelError, and NotEnoughMemory, before
@@ -124,21 +137,22 @@ class Computing:
         return self.quantise.value
 
     def check_kept(self, models: Mapping[str, Loaded]) -> None:
-        """Says in the log what `--quantize keep` kept of each model, by its name.
+        """Says in the log which blocks of each model were kept, by its name.
 
-        Raises NothingToKeep where that is nothing at all: a GPT with blocks may be served beside a BERT
-        without, but whoever has no blocks has mistaken the flag, or the file.
+        Raises NothingToKeep where that was required and is nothing at all: a GPT with blocks may be served
+        beside a BERT without, but whoever has no blocks has mistaken the flag, or the file.
         """
         if self.quantise is not Quantise.KEEP:
             return
         shares = {name: share_in_blocks(_module(model)) for name, model in models.items()}
-        if not any(share.blocks for share in shares.values()):
+        if self.required and not any(share.blocks for share in shares.values()):
             raise NothingToKeep(
                 "--quantize keep: only a .gguf file has blocks to keep, of Q8_0, Q4_0, Q4_1 or Q4_K, and "
                 "there are none; int8 and int4 round whatever a file has"
             )
         for name, share in shares.items():
-            logger.info("%s: kept %s; the others are %s", name, share, self.precision)
+            if share.blocks or self.required:
+                logger.info("%s: kept %s; the others are %s", name, share, self.precision)
 
     @contextmanager
     def threads_for(self, model: Loaded) -> Iterator[None]:

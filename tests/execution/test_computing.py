@@ -152,6 +152,25 @@ def test_what_of_a_file_was_kept_is_counted(
     assert (computing.quantisation(kept), computing.quantisation(plain)) == ("keep", None)
 
 
+@pytest.mark.parametrize(("kernels_named", "kept"), [("auto", "keep"), ("torch", None)])
+def test_by_itself_blocks_are_kept_where_there_are_any(
+    kernels: Library,
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kernels_named: str,
+    kept: str | None,
+) -> None:
+    monkeypatch.setattr("server.execution.kernels.open_library", lambda *_, **__: kernels)
+    computing = Computing.of(
+        device="cpu", dtype="float32", quantize="auto", kernels=kernels_named, threads=2, cache=tmp_path
+    )
+    blocks = computing.load(write_gguf(tmp_path / "model.gguf", blocks=("blk",)))
+    plain = computing.load(folder)
+    computing.check_kept({"plain": plain})  # nothing to keep, and nobody asked
+    assert (computing.quantisation(blocks), computing.quantisation(plain)) == (kept, None)
+
+
 @pytest.mark.parametrize("quantise", [Quantise.INT8, Quantise.INT4])
 def test_weights_that_are_rounded_are_reported_so(kernels: Library, folder: Path, quantise: Quantise) -> None:
     computing = computing_of(kernels, quantise)

@@ -127,7 +127,8 @@ INLINE bool join_parts(Attention& attention, const Part& part, int rows, int pad
     missing.store(tally.parts, std::memory_order_relaxed);  // for the next layer
     const Part* parts = attention.parts.data() + tally.first;
     for (int i = 1; i < tally.parts; ++i)
-        join(Results::at(parts->results, rows), Results::at(parts[i * tally.step].results, rows), rows, padded);
+        join(Results::at(parts->results, rows), Results::at(parts[i * tally.step].results, rows), rows,
+             padded);
     return true;
 }
 
@@ -150,8 +151,16 @@ inline void attend(const Operation& op, const Run& run, Operands operands, Atten
     for (int first = part.first, behind; first < part.behind; first = behind) {
         behind = std::min((first / CHUNK + 1) * CHUNK, part.behind);
         const Results& results = first == part.first ? found : scratch.more;
-        Attending<Word> attending{heads,   view, tally, queries, run.tokens * token_bytes, scratch.scores,
-                                  (Element*)scratch.weights, first, behind, results};
+        Attending<Word> attending{heads,
+                                  view,
+                                  tally,
+                                  queries,
+                                  run.tokens * token_bytes,
+                                  scratch.scores,
+                                  (Element*)scratch.weights,
+                                  first,
+                                  behind,
+                                  results};
         attending.find_blocks((const char*)run.keys[op.layer], (const char*)run.values[op.layer]);
         attending.few() ? attending.attend_in_passing() : attending.attend();
         if (first > part.first) join(found, results, rows, padded);

@@ -85,11 +85,12 @@ inline void multiply_opening(const Tile& tile, float* results) {
 
 // ---- rows of bytes
 
-// Vectors of a panel whose sums of integers are kept at a time: as many as leave registers for sums of floats.
+// Vectors of a panel whose sums of integers are kept at a time: as many as leave registers for sums of
+// floats.
 constexpr int TOGETHER = LANES == 16 ? 1 : LANES == 8 ? 2 : VECTORS;
 
-// Where a block of a tile's first row lies: its bytes, and of these the scale, what makes up for centred steps,
-// and what their sum stands for.
+// Where a block of a tile's first row lies: its bytes, and of these the scale, what makes up for centred
+// steps, and what their sum stands for.
 struct Place {
     const char *steps, *scale, *centring, *total;
     int64_t stride;  // to the next row
@@ -121,8 +122,8 @@ INLINE void sum_steps(const Blocks& block, const Place& rows, int first, Ints (&
             weights[v] = block.steps(quad, first + v);
             fetch(block.block, Blocks::SIZE, (first + v) * QUADS + quad, VECTORS * QUADS);
         }
-        UNROLL for (int row = 0; row < ROWS; ++row) UNROLL for (int v = 0; v < TOGETHER; ++v)
-            parts[row][v] = dot_bytes_at(parts[row][v], weights[v], steps[row] + quad * 4);
+        UNROLL for (int row = 0; row < ROWS; ++row) UNROLL for (int v = 0; v < TOGETHER; ++v) parts[row][v] =
+            dot_bytes_at(parts[row][v], weights[v], steps[row] + quad * 4);
     }
 }
 

@@ -107,8 +107,17 @@ int64_t bytes_of_operand(int32_t format, int64_t width) { return operand_bytes(f
 const Kernels* JOIN(kernels_, TRIPTYCH_ISA)() {
     using namespace TRIPTYCH_ISA;
     static const Kernels kernels{
-        TEXT(TRIPTYCH_ISA),           TILE_ROWS,  bytes_of_operand, rows, product, part, pack, unpack,
-        multiply_as_fast_as_possible, survey_row,
+        TEXT(TRIPTYCH_ISA),
+        TILE_ROWS,
+        bytes_of_operand,
+        rows,
+        product,
+        part,
+        bytes_of_panel,
+        pack,
+        unpack,
+        multiply_as_fast_as_possible,
+        survey_row,
     };
     return &kernels;
 }

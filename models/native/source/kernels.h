@@ -22,6 +22,7 @@ struct Kernels {
     void (*product)(const Operation&, const Run&, Operands, int first, int behind, int panel, int last,
                     char* scratch);
     void (*part)(const Operation&, const Run&, Operands, Attention&, int part, char* scratch);
+    int64_t (*panel_bytes)(const Weight&);
     // Panel `index` of a matrix whose rows are floats, bfloat16 or blocks.
     void (*pack)(const Weight&, const void* rows, int32_t rows_format, int outputs, int inputs, void* data,
                  int index);

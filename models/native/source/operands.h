@@ -35,7 +35,8 @@ INLINE float peak_of(const float* group) {
     return bits<float>(largest_word(most));
 }
 
-// -> the sum of the bytes, which are zero where the largest is infinite or no number: the scale is, then, too.
+// -> the sum of the bytes, which are zero where the largest is infinite or no number: the scale is, then,
+// too.
 INLINE int32_t write_steps(int8_t* to, const float* group, float inverse, bool finite) {
     if (!finite) {
         memset(to, 0, GROUP);
@@ -88,8 +89,7 @@ INLINE void write_int8(char* to, const float* row, int width) {
     const int groups = width / GROUP;
     for (int first = 0; first < groups; first += LANES)
         round_groups(
-            groups - first < LANES ? groups - first : LANES,
-            [&](int i) { return row + (first + i) * GROUP; },
+            groups - first < LANES ? groups - first : LANES, [&](int i) { return row + (first + i) * GROUP; },
             [&](int i, const float* numbers, float step, float inverse) {
                 bytes.write(first + i, numbers, step, inverse);
             });

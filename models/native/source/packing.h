@@ -5,7 +5,7 @@
 
 namespace TRIPTYCH_ISA {
 
-INLINE int64_t bytes_of_panel(const Weight& matrix) {
+inline int64_t bytes_of_panel(const Weight& matrix) {
     const int64_t elements = (int64_t)matrix.inputs * PANEL;
     switch (matrix.format) {
         case FLOAT32:

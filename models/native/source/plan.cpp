@@ -80,8 +80,8 @@ void Attention::build(const Heads& heads, const View& view, int threads) {
     reset();
 }
 
-// One for every `together` key heads. Their parts, of `size` keys each, lie chunk by chunk, as keys and values
-// do.
+// One for every `together` key heads. Their parts, of `size` keys each, lie chunk by chunk, as keys and
+// values do.
 void Attention::add_tallies(const Heads& heads, const View& view, int slice, int query, int queries,
                             int together, int size) {
     const int position = view.starts[slice] + query;
@@ -97,8 +97,8 @@ void Attention::add_tallies(const Heads& heads, const View& view, int slice, int
                              std::min(part * size + size, keys.behind), nullptr});
 }
 
-// Where a tally has several. They take memory as contexts grow: so those of many queries, which are large, are
-// not divided where there is enough to do for all threads without.
+// Where a tally has several. They take memory as contexts grow: so those of many queries, which are large,
+// are not divided where there is enough to do for all threads without.
 void Attention::place_results(const Heads& heads) {
     const auto size = [&](const Part& part) -> int64_t {
         const Tally& tally = tallies[part.tally];

@@ -31,8 +31,8 @@ struct Results {
     }
 };
 
-// The keys [first, behind): of one chunk, and `results` wait for those of the others; or all that a tally has.
-// Then `results` is null: they never leave the thread.
+// The keys [first, behind): of one chunk, and `results` wait for those of the others; or all that a tally
+// has. Then `results` is null: they never leave the thread.
 struct Part {
     int32_t tally;
     int32_t first, behind;

@@ -53,8 +53,8 @@ void Pool::quiesce() {
     for (Patience patience; inside_.load(std::memory_order_seq_cst);) patience.wait();
 }
 
-// The epoch is odd while job and context change: who finds it as it was, after reading both, has read two that
-// belong together.
+// The epoch is odd while job and context change: who finds it as it was, after reading both, has read two
+// that belong together.
 uint32_t Pool::publish(Job job, void* context) {
     epoch_.fetch_add(1, std::memory_order_seq_cst);
     job_.store(job, std::memory_order_relaxed);

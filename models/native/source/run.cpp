@@ -6,6 +6,9 @@
 
 namespace {
 
+constexpr int FETCHED_AHEAD = 4096;  // lines at most: a quarter of a second cache
+constexpr int LINES_AT_ONCE = 8;
+
 int64_t now_ns() {
     timespec time;
     clock_gettime(CLOCK_MONOTONIC, &time);
@@ -54,6 +57,7 @@ Program::Program(const Kernels& kernels, const Operation* operations, int count)
     : kernels_(kernels),
       operations_(operations, operations + count),
       source_of_(count, NONE),
+      next_product_(count, NONE),
       plan_of_(count, NONE),
       counters_(new Counter[count]),
       cuts_(count) {
@@ -69,6 +73,8 @@ Program::Program(const Kernels& kernels, const Operation* operations, int count)
         if (op.kind == LINEAR && op.matrix->format > INT8)
             scratch_ = std::max(scratch_, op.matrix->inputs * (int64_t)PANEL * 4);
     }
+    for (int i = count - 2; i >= 0; --i)
+        next_product_[i] = operations_[i + 1].kind == LINEAR ? i + 1 : next_product_[i + 1];
     scratch_ = std::max(scratch_, widest_ * 4);
     attentions_.resize(planned_.size());
 }
@@ -108,7 +114,8 @@ Program::Cut Program::cut(int index, int threads) const {
     const int together = std::clamp(panels / (threads * 6), 1, tokens > 128 ? 4 : tokens > 4 ? 8 : 2);
     const int groups = divided_up(panels, together);
     // So many items that the last of them keep nobody waiting for long.
-    int blocks = std::clamp(divided_up(threads * 64, groups), 1, std::max(1, tokens / fewest_rows(*op.matrix)));
+    int blocks =
+        std::clamp(divided_up(threads * 64, groups), 1, std::max(1, tokens / fewest_rows(*op.matrix)));
     const int rows = divided_up(divided_up(tokens, blocks), kernels_.tile_rows) * kernels_.tile_rows;
     blocks = divided_up(tokens, rows);
     return {groups * blocks, rows, blocks, together};
@@ -138,8 +145,10 @@ void Program::begin(uint32_t epoch) {
 
 void Program::work(const Pool::Turn& turn) {
     const bool caller = turn.thread == 0;
-    if (caller) begin(turn.epoch);
-    else if (!has_memory()) return;
+    if (caller)
+        begin(turn.epoch);
+    else if (!has_memory())
+        return;
     for (Patience patience; begun_.load(std::memory_order_acquire) != turn.epoch; patience.wait())
         if (turn.is_over()) return;
     const uint64_t range = range_.load(std::memory_order_relaxed);
@@ -151,19 +160,36 @@ void Program::work(const Pool::Turn& turn) {
     }
 }
 
-// Take items while there are any, then wait for those of others.
+// Take items while there are any, then wait for those of others. Memory need not wait: meanwhile the matrix
+// of the next product is fetched.
 void Program::work_on(int index, const Pool::Turn& turn) {
     auto& unfinished = counters_[index].unfinished;
-    for (int item; (item = claim(index, turn)) != NONE;
-         unfinished.fetch_sub(1, std::memory_order_acq_rel))
+    const char* ahead = nullptr;
+    for (int item; (item = claim(index, turn)) != NONE; unfinished.fetch_sub(1, std::memory_order_acq_rel)) {
         compute(index, item, turn.epoch);
-    for (Patience patience; unfinished.load(std::memory_order_acquire) > 0; patience.wait())
+        ahead = next_panel(index, turn);  // now, while there is an item in its hands
+    }
+    int left = ahead ? FETCHED_AHEAD : 0;
+    for (Patience patience; unfinished.load(std::memory_order_acquire) > 0; patience.wait()) {
         if (turn.is_over()) return;
+        for (int line = 0; line < LINES_AT_ONCE && left; ++line, --left, ahead += 64)
+            __builtin_prefetch(ahead, 0, 2);  // into the second cache
+    }
+}
+
+// Where this thread will begin with the next product's matrix; null: there is none in this run.
+const char* Program::next_panel(int index, const Pool::Turn& turn) const {
+    const int next = next_product_[index];
+    if (next == NONE || next >= run_.last) return nullptr;
+    const Weight& matrix = *operations_[next].matrix;
+    const Cut& cut = cuts_[next];
+    const int item = start_of(share_of(turn), cut.items);
+    return (const char*)matrix.data + item / cut.blocks * cut.panels * kernels_.panel_bytes(matrix);
 }
 
 // NONE: no item is left, or the epoch has passed.
 int Program::claim(int index, const Pool::Turn& turn) {
-    const int own = turn.thread * SHARES / turn.pool.threads();
+    const int own = share_of(turn);
     for (int i = 0; i < SHARES; ++i) {
         const int item = claim_of(index, (own + i) % SHARES, turn.epoch);
         if (item != NONE) return item;
@@ -213,10 +239,10 @@ Operands Program::operands_of(const Operation& op) const {
     return {read, buffer(op.operand)};
 }
 
-int64_t Program::own_bytes() const { return PRIVATE_ROWS * 4 * ((widest_ + ALIGNMENT) / ALIGNMENT * ALIGNMENT); }
-char* Program::own_operand() const {
-    return own().reserve(own_bytes() + scratch_ + 1024);
+int64_t Program::own_bytes() const {
+    return PRIVATE_ROWS * 4 * ((widest_ + ALIGNMENT) / ALIGNMENT * ALIGNMENT);
 }
+char* Program::own_operand() const { return own().reserve(own_bytes() + scratch_ + 1024); }
 char* Program::own_scratch() const { return own_operand() + own_bytes(); }
 
 bool Program::has_memory() const {

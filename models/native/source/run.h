@@ -39,7 +39,9 @@ class Program {
     void work(const Pool::Turn& turn);
     void begin(uint32_t epoch);
     static int start_of(int share, int items) { return items * share / SHARES; }
+    static int share_of(const Pool::Turn& turn) { return turn.thread * SHARES / turn.pool.threads(); }
     void work_on(int index, const Pool::Turn& turn);
+    const char* next_panel(int index, const Pool::Turn& turn) const;
     int claim(int index, const Pool::Turn& turn);
     int claim_of(int index, int share, uint32_t epoch);
     void compute(int index, int item, uint32_t epoch);
@@ -56,6 +58,7 @@ class Program {
     const Kernels& kernels_;
     std::vector<Operation> operations_;
     std::vector<int> source_of_;  // of a product that reads a thread's own operand: which operation makes it
+    std::vector<int> next_product_;  // behind each operation
     std::vector<int> plan_of_, planned_;
     int64_t widest_ = 0, scratch_ = 0;  // elements of a row; bytes
     std::unique_ptr<Counter[]> counters_;

@@ -9,9 +9,9 @@ struct Survey {
     const float* divisors;
     int64_t stride;  // from row to row
     int32_t rows, width;
-    int32_t most;    // leaders of each row: 0 where none are wanted
-    int64_t* best;   // [rows] the largest logit's index; of equals the first, and the first NaN before all
-    double* masses;  // [rows] log(sum(exp(logit - largest))); NaN where a row has no softmax
+    int32_t most;      // leaders of each row: 0 where none are wanted
+    int64_t* best;     // [rows] the largest logit's index; of equals the first, and the first NaN before all
+    double* masses;    // [rows] log(sum(exp(logit - largest))); NaN where a row has no softmax
     int64_t* leaders;  // [rows, most] the largest, falling, equals by index, without minus infinity
     float* values;     // [rows, most] their logits
     int32_t* found;    // [rows] how many there are; 0 where a row has no softmax

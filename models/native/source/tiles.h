@@ -1,5 +1,5 @@
-// From rows of any format to panels of floats or bfloat16, a tile at a time: the same GROUP inputs of all of a
-// panel's outputs. Rows are read as they lie in the file, panels written as they lie in memory.
+// From rows of any format to panels of floats or bfloat16, a tile at a time: the same GROUP inputs of all of
+// a panel's outputs. Rows are read as they lie in the file, panels written as they lie in memory.
 #pragma once
 #include "block_packing.h"
 
@@ -40,9 +40,11 @@ INLINE void widen_centred(const uint8_t* steps, float scale, float* values) {
 INLINE void widen_nested(const uint8_t* block, int index, float* values) {
     uint8_t scale, least;
     nested_scales(block + 4, index, &scale, &least);
-    const float step = from_half(half_at(block)) * (float)scale, low = from_half(half_at(block + 2)) * (float)least;
+    const float step = from_half(half_at(block)) * (float)scale,
+                low = from_half(half_at(block + 2)) * (float)least;
     const uint8_t* steps = block + 16 + index / 2 * GROUP;
-    for (int i = 0; i < GROUP; ++i) values[i] = (float)(index % 2 ? steps[i] >> 4 : steps[i] & 15) * step - low;
+    for (int i = 0; i < GROUP; ++i)
+        values[i] = (float)(index % 2 ? steps[i] >> 4 : steps[i] & 15) * step - low;
 }
 
 // `group` of a row of blocks.
@@ -50,10 +52,14 @@ INLINE void widen_block(int32_t format, const uint8_t* row, int group, float* va
     const int nested = raw_inputs(format) / GROUP;
     const uint8_t* block = row + group / nested * raw_bytes(format);
     switch (format) {
-        case Q8_0: return widen_bytes(block, values);
-        case Q4_0: return widen_centred(block + 2, from_half(half_at(block)), values);
-        case Q4_1: return widen_nibbles(block + 4, from_half(half_at(block)), from_half(half_at(block + 2)), values);
-        default: return widen_nested(block, group % nested, values);
+        case Q8_0:
+            return widen_bytes(block, values);
+        case Q4_0:
+            return widen_centred(block + 2, from_half(half_at(block)), values);
+        case Q4_1:
+            return widen_nibbles(block + 4, from_half(half_at(block)), from_half(half_at(block + 2)), values);
+        default:
+            return widen_nested(block, group % nested, values);
     }
 }
 
@@ -61,8 +67,10 @@ INLINE void widen_block(int32_t format, const uint8_t* row, int group, float* va
 INLINE void widen_group(int32_t format, const uint8_t* row, int group, int inputs, float* values) {
     if (is_blocks(format)) return widen_block(format, row, group, values);
     const int first = group * GROUP, count = inputs - first < GROUP ? inputs - first : GROUP;
-    if (format == FLOAT32) memcpy(values, (const float*)row + first, count * 4);
-    else widen((const uint16_t*)row + first, count, values);
+    if (format == FLOAT32)
+        memcpy(values, (const float*)row + first, count * 4);
+    else
+        widen((const uint16_t*)row + first, count, values);
     for (int i = count; i < GROUP; ++i) values[i] = 0;
 }
 
@@ -79,7 +87,8 @@ INLINE void round_group(int32_t format, const float* values, uint32_t* words) {
 }
 
 // `row`: null for what pads the panel.
-INLINE void fill_row(int32_t format, int32_t row_format, const uint8_t* row, int group, int inputs, uint32_t* words) {
+INLINE void fill_row(int32_t format, int32_t row_format, const uint8_t* row, int group, int inputs,
+                     uint32_t* words) {
     if (!row || group * GROUP >= inputs) {
         memset(words, 0, GROUP * 4);
     } else if (format == BFLOAT16 && row_format == BFLOAT16 && (group + 1) * GROUP <= inputs) {
@@ -93,11 +102,13 @@ INLINE void fill_row(int32_t format, int32_t row_format, const uint8_t* row, int
 
 INLINE void write_tile(const Tile32& tile, int words, uint32_t* panel) {
     for (int word = 0; word < words; ++word)
-        for (int within = 0; within < PANEL; ++within) panel[word * PANEL + within] = tile.words[within][word];
+        for (int within = 0; within < PANEL; ++within)
+            panel[word * PANEL + within] = tile.words[within][word];
 }
 
 // Rows [PANEL], null where there is none, of `row_format` and so many inputs, to a panel of `matrix`.
-inline void pack_tiles(const Weight& matrix, char* panel, const uint8_t* const* rows, int32_t row_format, int inputs) {
+inline void pack_tiles(const Weight& matrix, char* panel, const uint8_t* const* rows, int32_t row_format,
+                       int inputs) {
     const int words = matrix.format == FLOAT32 ? GROUP : GROUP / 2;
     for (int group = 0; group < matrix.inputs / GROUP; ++group) {
         Tile32 tile;

@@ -12,8 +12,8 @@ from tests.benchmarks.peers.records import Subject
 from tests.benchmarks.peers.workers.task import Task
 from tests.benchmarks.peers.workshop import Workshop
 
-ROWS = {"bf16": "--dtype bfloat16", "int8": "--quantize int8"}
-ENCODER_ROWS = {"fp32": "--dtype float32", **ROWS}
+ROWS = {"bf16": "--dtype bfloat16 --quantize none", "keep": "--quantize keep", "int8": "--quantize int8"}
+ENCODER_ROWS = {"fp32": "--dtype float32", "bf16": "--dtype bfloat16", "int8": "--quantize int8"}
 FAIR = "--no-speculation"  # nobody else guesses ahead by default
 
 
