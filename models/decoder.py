@@ -79,7 +79,10 @@ class BlockProgram(Protocol):
     def __call__(
         self, hidden: Tensor, positions: Tensor, paging: Paging, cache: KVCache, mixing: Mixing | None
     ) -> Tensor:
-        """What the embeddings say [T, hidden] -> what the last norm does [T, hidden], float32."""
+        """What the embeddings say [T, hidden] -> what the last norm does [T, hidden], float32.
+
+        `hidden` may be overwritten.
+        """
         ...
 
 
@@ -95,9 +98,8 @@ class Decoder(nn.Module):
         norm = build_norm(config.norm, config.hidden_size, config.norm_eps)
         self.norm = norm if config.final_norm else None
         self.head = LMHead(config)
-        self.program: BlockProgram | None = (
-            None  # all blocks and the last norm in one, where there are kernels
-        )
+        # All blocks and the last norm in one, where there are kernels.
+        self.program: BlockProgram | None = None
 
     def forward(
         self,

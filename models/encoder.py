@@ -26,7 +26,10 @@ class BlockProgram(Protocol):
     def __call__(
         self, hidden: Tensor, positions: Tensor, lengths: Sequence[int], mixing: Mixing | None
     ) -> Tensor:
-        """What the embeddings say [T, hidden] -> what the last norm does [T, hidden], float32."""
+        """What the embeddings say [T, hidden] -> what the last norm does [T, hidden], float32.
+
+        `hidden` may be overwritten.
+        """
         ...
 
 

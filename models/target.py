@@ -91,6 +91,7 @@ class Target:
         """Changes with whatever may change a result: the fingerprints of `weights`, precision, the kind of
         device, kernels."""
         kernels = "torch" if self.kernels is None else self.kernels.name
-        quantised = "" if self.quantise is None else self.quantise.value
+        rounded = None if self.quantise is Quantise.KEEP else self.quantise  # what is kept has the same bits
+        quantised = "" if rounded is None else rounded.value
         parts = (*weights, str(self.dtype), self.device.type, torch.__version__, kernels, quantised)
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]

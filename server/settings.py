@@ -93,8 +93,8 @@ class Settings:
     quantize: str = _setting(
         "auto",
         _choice("auto", "none", "keep", "int8", "int4"),
-        "weights of few bits, by our own kernels: keep (a GGUF file's own blocks, as they are; so does auto, "
-        "where there are any), int8, int4, or none",
+        "weights of few bits, by our own kernels: auto keeps a GGUF file's own blocks and rounds nothing, "
+        "keep insists on blocks, int8 and int4 round, none opens all blocks",
     )
     threads: int | None = _setting(
         None,

@@ -32,7 +32,7 @@ def attach(module: nn.Module, packing: Packing) -> None:
     for part in parts:
         _widen(part)
     gated = {part.gate_up for part in parts if isinstance(part, GatedMlp)}
-    coarse = _coarse(parts)
+    coarse = {layer for part in parts if isinstance(part, Decoder | Encoder) for layer in _coarse(part)}
     for part in parts:
         _pack(part, packing, gated, coarse)
     for part in parts:
@@ -44,18 +44,18 @@ def runs_apart(encoder: Encoder) -> bool:
     return isinstance(encoder.config.relative, Disentangled)
 
 
-def _coarse(parts: Iterable[nn.Module]) -> set[nn.Module]:
+def _coarse(stack: nn.Module) -> Iterable[nn.Module]:
     """What loses least by few bits: where MLPs widen, but for the first and the last eighth of the blocks,
     which llama.cpp's mixtures spare as well."""
     widening = list[nn.Module]()
-    for part in parts:
+    for part in stack.modules():
         match part:
             case GatedMlp():
                 widening.append(part.gate_up)
             case PlainMlp():
                 widening.append(part.up)
     spared = len(widening) // 8
-    return set(widening[spared : len(widening) - spared])
+    return widening[spared : len(widening) - spared]
 
 
 def _pack(

@@ -61,17 +61,21 @@ def find_library(folder: Path) -> Path | None:
     return library if _is_whole(library) else None
 
 
-def build(folder: Path, *, compiler: str | None = None, extra: Sequence[str] = ()) -> Path:
+def build(
+    folder: Path, *, compiler: str | None = None, extra: Sequence[str] = (), again: bool = False
+) -> Path:
     """Compile into `folder`, which is made, with `extra` flags, unless it is there. Raises CannotBuild.
 
     Of several processes one compiles, and the others wait for it. What failed is not tried again at every
-    start, but with another compiler, or a day later.
+    start, but with another compiler, a day later, or where that is wanted (`again`).
     """
     compiler = compiler or find_compiler()
     if compiler is None:
         raise CannotBuild("there is no C++ compiler (c++, g++ or clang++)")
     try:
         with _alone_in(folder):
+            if again:
+                _failure(folder).unlink(missing_ok=True)
             return find_library(folder) or _build_unless_in_vain(folder, compiler, extra)
     except OSError as error:
         raise CannotBuild(f"{error.filename or folder}: {error.strerror}") from error
@@ -91,7 +95,7 @@ def _alone_in(folder: Path) -> Iterator[None]:
 
 def _build_unless_in_vain(folder: Path, compiler: str, extra: Sequence[str]) -> Path:
     """Raises CannotBuild at once where the same compiler has rejected the same sources."""
-    failure = folder / f"{library_name()}.failed"
+    failure = _failure(folder)
     asked = _identify(compiler, extra)
     if failure.exists() and time.time() - failure.stat().st_mtime < RETRY_S:
         before, _, reason = failure.read_text("utf-8", "replace").partition("\n")
@@ -104,6 +108,11 @@ def _build_unless_in_vain(folder: Path, compiler: str, extra: Sequence[str]) -> 
         raise
     failure.unlink(missing_ok=True)
     return library
+
+
+def _failure(folder: Path) -> Path:
+    """Where it is written what failed, and why."""
+    return folder / f"{library_name()}.failed"
 
 
 def _identify(compiler: str, extra: Sequence[str]) -> str:

@@ -92,10 +92,11 @@ class Scratch:
     def reserve(self, blocks: int) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
         """Room for so many. -> where keys and values begin, each in a list of one layer."""
         if blocks > self._room:
-            self._room = 1 << (blocks - 1).bit_length()
-            size = (self._room, self._shape.kv_heads, BLOCK_TOKENS, self._shape.padded_dim)
+            room = 1 << (blocks - 1).bit_length()
+            size = (room, self._shape.kv_heads, BLOCK_TOKENS, self._shape.padded_dim)
             # Zeros, because heads are padded with what lies there, and what is multiplied must be a number.
             self._memory = tuple(torch.zeros(size, dtype=_DTYPES[self._shape.format]) for _ in range(2))
+            self._room = room  # not before: there may be no memory for so many
         keys, values = (np.array([memory.data_ptr()], np.uint64) for memory in self._memory)
         return keys, values
 

@@ -21,7 +21,7 @@ class KernelHook(BuildHookInterface):  # type: ignore[misc]  # not typed
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         building = _load_building()
         try:
-            library = building.build(building.BUILT)
+            library = building.build(building.BUILT, again=True)
         except building.CannotBuild as error:
             self.app.display_warning(f"kernels were not compiled: {error}")
             return

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+# What a processor has that runs the best kernels, in Linux's words.
+_AVX512 = {"avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_vnni", "avx512_bf16"}
+
 
 class Library:
     """The functions of one shared library, as Python calls them. The GIL is released meanwhile.
@@ -32,6 +35,7 @@ class Library:
     def __init__(self, path: Path) -> None:
         """OSError where it cannot be loaded."""
         self._functions = ctypes.CDLL(str(path))
+        self.path = path
         self._failure = self._typed("failure", c_char_p)
         self.operand_bytes = self._typed("operand_bytes", c_int64, c_int32, c_int64)
         self.pack = self._guarded("pack", POINTER(Weight), c_void_p, c_int32, c_int, c_int, c_void_p)
@@ -87,7 +91,23 @@ def open_library(cache: Path, *, kernels: str, threads: int) -> Library:
     library = _load(cache / "kernels")
     if not library.start("" if kernels == "auto" else kernels, threads):
         raise CannotBuild(f"this processor has no {kernels}, or the compiler had none")
+    if kernels == "auto" and library.name != "avx512" and _processor_flags() >= _AVX512:
+        logger.warning(
+            "the kernels were compiled without avx512, which this processor has, and run with %s: "
+            "delete %s, and a newer compiler makes them again",
+            library.name,
+            library.path,
+        )
     return library
+
+
+def _processor_flags() -> set[str]:
+    """As Linux lists them; none elsewhere."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
+    except OSError:
+        return set()
+    return {flag for line in lines if line.startswith("flags") for flag in line.split()}
 
 
 def _load(cached: Path) -> Library:

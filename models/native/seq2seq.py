@@ -54,7 +54,7 @@ class CrossDecoderProgram(DecoderProgram):
     def remember(self, encoded: Tensor, written: Written, cache: KVCache) -> None:
         """Write each layer's keys and values of encoded sources [S, hidden] to the cache.
 
-        ValueError where it is not laid out for the kernels.
+        ValueError where it is not laid out for the kernels. `encoded` stays: this program has no stream.
         """
         starts = [0] * len(written.lengths)
         slices = Slices.of(written.tables, starts, written.lengths, written.lengths, written.block_size)

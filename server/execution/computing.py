@@ -97,8 +97,7 @@ class Computing:
                     memory=free_memory(self.device),
                 )
         except ModelTooLarge as error:
-            advice = "; a .gguf file of few bits with --quantize keep needs less" if self._on_cpu else ""
-            raise NotEnoughMemory(f"{error}{advice}") from error
+            raise NotEnoughMemory(f"{error}{self._advice(path)}") from error
 
     @property
     def precision(self) -> str:
@@ -165,9 +164,13 @@ class Computing:
         finally:
             torch.set_num_threads(before)
 
-    @property
-    def _on_cpu(self) -> bool:
-        return self.device.type == "cpu"
+    def _advice(self, path: Path) -> str:
+        """How a model that is too large would need less."""
+        if self.device.type != "cpu":
+            return ""
+        if path.suffix != ".gguf":
+            return "; a .gguf file of few bits needs less"
+        return "; --quantize keep needs less" if self.quantise is None else ""
 
 
 class Threaded:
@@ -193,7 +196,7 @@ def _programs(model: Loaded) -> tuple[object, ...]:
 
 
 def _module(model: Loaded) -> nn.Module:
-    """Everything that was packed."""
+    """All stacks and the head for masked words: nearly everything that has matrices."""
     match model:
         case LoadedDecoder():
             return model.decoder

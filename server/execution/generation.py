@@ -140,7 +140,7 @@ class DecoderRunner:
     def _logits(self, hidden: Tensor, wanted: Sequence[tuple[Readout, range]]) -> Tensor:
         """Of some rows of hidden [T, hidden], laid end to end: of each one at most, in their order."""
         rows = [row for _, some in wanted for row in some]
-        if len(rows) < len(hidden):  # else it is all of them, as in a step without prompts
+        if rows != list(range(len(hidden))):  # all of them, in a step without prompts
             hidden = hidden.index_select(0, torch.tensor(rows, device=self._device))
         runs = [(readout.piece.sequence.lora, len(some)) for readout, some in wanted]
         return self._pass.logits(hidden, Mixing.of(runs, self._device))

@@ -188,23 +188,29 @@ struct Item {
     int rows() const { return behind - first; }
     int tiles() const { return (rows() + TILE_ROWS - 1) / TILE_ROWS; }
     int start(int tile) const { return first + (int)((int64_t)rows() * tile / tiles()); }
+    // Whether a tile's rows stay in the nearest cache while panels pass, not a panel while rows do.
+    bool many() const { return rows() > MANY_ROWS; }
+
+    // Calls `make(tile, panel)` for all of them.
+    template <class Make>
+    void walk(Make make) const {
+        const int panels = last - panel, number = tiles();
+        for (int step = 0; step < number * panels; ++step)
+            many() ? make(step / panels, panel + step % panels) : make(step % number, panel + step / number);
+    }
 };
 
 // `done(row, end, panel, results)` takes what each tile makes.
 template <class Blocks, class Done>
 inline void multiply_bytes(const Item& item, float* results, Done done) {
     const int64_t panel_bytes = item.matrix.inputs / GROUP * Blocks::SIZE;
-    const int tiles = item.tiles(), panels = item.last - item.panel;
-    const bool many = item.rows() > 128;  // then a tile's rows stay in the nearest cache, not the panel
-    for (int step = 0; step < tiles * panels; ++step) {
-        const int tile = many ? step / panels : step % tiles,
-                  at = item.panel + (many ? step % panels : step / tiles);
+    item.walk([&](int tile, int at) {
         const int row = item.start(tile), end = item.start(tile + 1);
         const char* data = (const char*)item.matrix.data + at * panel_bytes;
         const Tile what{item.operand + row * item.stride, item.stride, data, data, item.matrix.inputs};
         multiply_steps_of<Blocks, TILE_ROWS>(end - row, what, results);
         done(row, end, at, results);
-    }
+    });
 }
 
 template <class Word, class Blocks, class Done>

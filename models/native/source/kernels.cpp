@@ -71,19 +71,16 @@ void product(const Operation& op, const Run& run, Operands operands, int first, 
     };
     const Item item{matrix, operands.read, stride, first, behind, panel, last};
     if (is_blocks(matrix.format)) return multiply_blocks(item, scratch, results, done);
-    const bool many = item.rows() > 128;  // then a tile's rows stay in the nearest cache, not the panel
-    const int tiles = item.tiles(), panels = last - panel;
-    for (int step = 0; step < tiles * panels; ++step) {
-        const int tile = many ? step / panels : step % tiles;
-        const int at = panel + (many ? step % panels : step / tiles);
+    item.walk([&](int tile, int at) {
         const int row = item.start(tile), end = item.start(tile + 1);
         const char* data = (const char*)matrix.data + at * panel_bytes;
+        // The next rows, or of the next panel a half by each of the first two tiles.
         const char* panel_ahead = tile > 1 ? data : data + panel_bytes + tile * panel_bytes / 2;
-        const char* ahead = many ? operands.read + end * stride : panel_ahead;
+        const char* ahead = item.many() ? operands.read + end * stride : panel_ahead;
         const Tile what{operands.read + row * stride, stride, data, ahead, matrix.inputs};
         multiply_rows<TILE_ROWS>(end - row, matrix.format, what, results);
         done(row, end, at, results);
-    }
+    });
 }
 
 void part(const Operation& op, const Run& run, Operands operands, Attention& attention, int index,

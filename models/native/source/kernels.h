@@ -4,6 +4,7 @@
 #include "survey.h"
 
 // Up to so many, a thread makes an operand by itself rather than wait for others.
+constexpr int MANY_ROWS = 128;  // of an operand: from then on it is worth while to divide it, too
 constexpr int PRIVATE_ROWS = 4;
 
 // Where an operation's operand lies: shared by all threads, or the thread's own.

@@ -7,7 +7,7 @@ namespace {
 constexpr int QUERY_ROWS = 48;  // of a part: what they share of keys and values stays in the nearest caches
 // Keys and values of one chunk that a part of few queries reads: they stay in the second cache.
 constexpr int64_t PASSING_BYTES = 512 * 1024;
-constexpr int FEW_PARTS = 12;  // then there must be more, so that all threads have some
+constexpr int FEW_CHUNKS = 6;  // for each thread: then heads are not taken together, so that all have some
 constexpr int ALL_KEYS = 1 << 30;
 constexpr int MANY_TALLIES = 4;  // of each thread: then nobody waits for long if they are not divided
 
@@ -63,7 +63,7 @@ int64_t Attention::scratch_bytes(const Heads& heads) {
 
 void Attention::build(const Heads& heads, const View& view, int threads) {
     const int most = queries_together(heads);
-    const bool plenty = chunks_of(view) >= FEW_PARTS;
+    const bool plenty = chunks_of(view) >= FEW_CHUNKS * threads;
     const bool undivided = large_tallies(heads, view) >= MANY_TALLIES * threads;
     tallies.clear();
     parts.clear();
@@ -117,8 +117,9 @@ void Attention::place_results(const Heads& heads) {
 
 void Attention::reset() {
     if (room < (int64_t)tallies.size()) {
-        room = 2 * tallies.size();
-        missing = std::make_unique<std::atomic<int32_t>[]>(room);
+        const int64_t wanted = 2 * tallies.size();
+        missing = std::make_unique<std::atomic<int32_t>[]>(wanted);
+        room = wanted;  // not before: there may be no memory for so many
     }
     for (size_t i = 0; i < tallies.size(); ++i) missing[i].store(tallies[i].parts, std::memory_order_relaxed);
 }

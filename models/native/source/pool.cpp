@@ -57,8 +57,8 @@ void Pool::quiesce() {
 // that belong together.
 uint32_t Pool::publish(Job job, void* context) {
     epoch_.fetch_add(1, std::memory_order_seq_cst);
-    job_.store(job, std::memory_order_relaxed);
-    context_.store(context, std::memory_order_relaxed);
+    job_.store(job, std::memory_order_release);
+    context_.store(context, std::memory_order_release);
     return epoch_.fetch_add(1, std::memory_order_seq_cst) + 1;
 }
 

@@ -9,6 +9,10 @@ namespace {
 constexpr int FETCHED_AHEAD = 4096;  // lines at most: a quarter of a second cache
 constexpr int LINES_AT_ONCE = 8;
 
+// Items of an operation for each thread, measured: fewer leave threads waiting for the last one, more cost
+// fetching a panel or a row again.
+constexpr int ROW_ITEMS = 4, PANEL_ITEMS = 6, PRODUCT_ITEMS = 64;
+
 int64_t now_ns() {
     timespec time;
     clock_gettime(CLOCK_MONOTONIC, &time);
@@ -107,15 +111,17 @@ Program::Cut Program::cut(int index, int threads) const {
     if (op.kind == ATTEND) return {(int)attentions_[plan_of_[index]].parts.size(), 0, 0, 0};
     if (op.kind != LINEAR) {
         if (is_private(op)) return {0, 0, 0, 0};  // whoever multiplies makes it
-        const int rows = std::clamp(tokens / (threads * 4), 1, 16);
+        const int rows = std::clamp(tokens / (threads * ROW_ITEMS), 1, 16);
         return {divided_up(tokens, rows), rows, 0, 0};
     }
     const int panels = op.matrix->outputs / PANEL;
-    const int together = std::clamp(panels / (threads * 6), 1, tokens > 128 ? 4 : tokens > 4 ? 8 : 2);
+    // Few rows pass quickly: then even a short wait for the last item is long.
+    const int most = tokens > MANY_ROWS ? 4 : tokens > PRIVATE_ROWS ? 8 : 2;
+    const int together = std::clamp(panels / (threads * PANEL_ITEMS), 1, most);
     const int groups = divided_up(panels, together);
     // So many items that the last of them keep nobody waiting for long.
-    int blocks =
-        std::clamp(divided_up(threads * 64, groups), 1, std::max(1, tokens / fewest_rows(*op.matrix)));
+    int blocks = std::clamp(divided_up(threads * PRODUCT_ITEMS, groups), 1,
+                            std::max(1, tokens / fewest_rows(*op.matrix)));
     const int rows = divided_up(divided_up(tokens, blocks), kernels_.tile_rows) * kernels_.tile_rows;
     blocks = divided_up(tokens, rows);
     return {groups * blocks, rows, blocks, together};

@@ -62,8 +62,8 @@ class Program {
     std::vector<int> plan_of_, planned_;
     int64_t widest_ = 0, scratch_ = 0;  // elements of a row; bytes
     std::unique_ptr<Counter[]> counters_;
-    std::atomic<uint64_t> range_{
-        0};  // of operations in the run: the first in the upper half, behind the last
+    // Of operations in the run: the first in the upper half, behind the last.
+    std::atomic<uint64_t> range_{0};
     std::atomic<uint32_t> begun_{0};  // the epoch whose counters are open
 
     // Of the current run

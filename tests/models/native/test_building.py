@@ -156,6 +156,35 @@ def test_a_compiler_that_is_killed_says_its_status_and_is_asked_again(small: Pat
     assert not list((tmp_path / "cache").glob("*.failed"))
 
 
+def test_who_asks_for_it_has_what_failed_tried_again(small: Path, tmp_path: Path) -> None:
+    """As an installation does: headers may have been missing."""
+    broken = compiler_that(tmp_path, "exit 1")
+    for again, reason in ((False, r"status 1$"), (False, "not tried again for a day"), (True, r"status 1$")):
+        with pytest.raises(CannotBuild, match=reason):
+            build(tmp_path / "cache", compiler=broken, again=again)
+
+
+@pytest.mark.parametrize(("flags", "warnings"), [(library._AVX512, 1), ({"avx2"}, 0)])
+def test_kernels_that_are_less_than_the_processor_has_are_told_of(
+    kernels: Library,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    flags: set[str],
+    warnings: int,
+) -> None:
+    """What was compiled once, by a compiler of then, is found at every start."""
+    found = Library(kernels.path)
+    monkeypatch.setattr(found, "start", lambda *_: True)
+    monkeypatch.setattr(library, "_load", lambda _: found)
+    monkeypatch.setattr(library, "_processor_flags", lambda: flags)
+    found.name = "avx2"
+    assert open_library(Path(), kernels="auto", threads=1) is found
+    assert [record.message for record in caplog.records] == [
+        f"the kernels were compiled without avx512, which this processor has, and run with avx2: delete "
+        f"{kernels.path}, and a newer compiler makes them again"
+    ][:warnings]
+
+
 @needs_a_compiler
 @pytest.mark.skipif(len(building._variants()) == 1, reason="there is only one instruction set")
 def test_a_compiler_that_does_not_know_the_newest_instructions_makes_the_others(
