@@ -107,6 +107,11 @@ struct Attending {
     }
 };
 
+// Of the step: the first whose queries the tally has.
+INLINE int64_t first_token(const View& view, const Tally& tally) {
+    return view.rows[tally.slice] + tally.query;
+}
+
 // A thread's memory for a part, as Attention::scratch_bytes has it.
 struct Scratch {
     float *scores, *weights;  // [ATTENDED_ROWS][CHUNK]
@@ -127,49 +132,50 @@ INLINE bool join_parts(Attention& attention, const Part& part, int rows, int pad
     missing.store(tally.parts, std::memory_order_relaxed);  // for the next layer
     const Part* parts = attention.parts.data() + tally.first;
     for (int i = 1; i < tally.parts; ++i)
-        join(Results::at(parts->results, rows), Results::at(parts[i * tally.step].results, rows), rows,
+        join(Results::at(parts->results, rows), Results::at(parts[i * tally.stride].results, rows), rows,
              padded);
     return true;
+}
+
+// What the queries of a part see of its keys, chunk by chunk, joined in `found`.
+template <class Word>
+INLINE void attend_part(const Operation& op, const Run& run, const char* operand, const Part& part,
+                        const Tally& tally, const Scratch& scratch, const Results& found) {
+    using Element = typename Word::Element;
+    const Heads& heads = *op.heads;
+    const View& view = run.views[op.view];
+    const int group = heads.heads / heads.kv_heads, rows = tally.heads * tally.queries * group;
+    const int64_t token_bytes = group * heads.padded_dim * (int64_t)sizeof(Element);
+    const int64_t head_bytes = run.tokens * token_bytes;
+    const char* queries = operand + tally.head * head_bytes + first_token(view, tally) * token_bytes;
+    for (int first = part.first, behind; first < part.behind; first = behind) {
+        behind = std::min((first / CHUNK + 1) * CHUNK, part.behind);
+        const Results& results = first == part.first ? found : scratch.more;
+        auto* weights = (Element*)scratch.weights;
+        Attending<Word> attending{heads,          view,    tally, queries, head_bytes,
+                                  scratch.scores, weights, first, behind,  results};
+        attending.find_blocks((const char*)run.keys[op.layer], (const char*)run.values[op.layer]);
+        attending.few() ? attending.attend_in_passing() : attending.attend();
+        if (first > part.first) join(found, results, rows, heads.padded_dim);
+    }
 }
 
 // Part `index`; where it is the last of its tally, what was found is written.
 template <class Word>
 inline void attend(const Operation& op, const Run& run, Operands operands, Attention& attention, int index,
                    char* memory) {
-    using Element = typename Word::Element;
     const Heads& heads = *op.heads;
-    const View& view = run.views[op.view];
     const Part& part = attention.parts[index];
     const Tally& tally = attention.tallies[part.tally];
-    const int group = heads.heads / heads.kv_heads, padded = heads.padded_dim;
-    const int rows = tally.heads * tally.queries * group;
-    const int64_t first_token = view.rows[tally.slice] + tally.query;
-    const int64_t token_bytes = group * padded * (int64_t)sizeof(Element);
-    const char* queries = operands.read + (tally.head * (int64_t)run.tokens + first_token) * token_bytes;
-    const Scratch scratch(memory, rows, padded);
+    const int rows = tally.heads * tally.queries * (heads.heads / heads.kv_heads);
+    const Scratch scratch(memory, rows, heads.padded_dim);
     const Results found = part.results ? Results::at(part.results, rows) : scratch.before;
-    for (int first = part.first, behind; first < part.behind; first = behind) {
-        behind = std::min((first / CHUNK + 1) * CHUNK, part.behind);
-        const Results& results = first == part.first ? found : scratch.more;
-        Attending<Word> attending{heads,
-                                  view,
-                                  tally,
-                                  queries,
-                                  run.tokens * token_bytes,
-                                  scratch.scores,
-                                  (Element*)scratch.weights,
-                                  first,
-                                  behind,
-                                  results};
-        attending.find_blocks((const char*)run.keys[op.layer], (const char*)run.values[op.layer]);
-        attending.few() ? attending.attend_in_passing() : attending.attend();
-        if (first > part.first) join(found, results, rows, padded);
-    }
-    if (part.results && !join_parts(attention, part, rows, padded)) return;
+    attend_part<Word>(op, run, operands.read, part, tally, scratch, found);
+    if (part.results && !join_parts(attention, part, rows, heads.padded_dim)) return;
     const Part& whole = attention.parts[tally.first];
     float* output = op.output == NONE ? nullptr : (float*)run.buffers[op.output];
     char* operand = op.operand == NONE ? nullptr : operands.write;
-    Writing{op, heads, tally, output, operand, first_token}.write(
+    Writing{op, heads, tally, output, operand, first_token(run.views[op.view], tally)}.write(
         whole.results ? Results::at(whole.results, rows) : found, rows);
 }
 

@@ -11,7 +11,6 @@ constexpr int FEW_CHUNKS = 6;  // for each thread: then heads are not taken toge
 constexpr int ALL_KEYS = 1 << 30;
 constexpr int MANY_TALLIES = 4;  // of each thread: then nobody waits for long if they are not divided
 
-int divided_up(int number, int by) { return (number + by - 1) / by; }
 int group_of(const Heads& heads) { return heads.heads / heads.kv_heads; }
 
 struct Range {
@@ -87,12 +86,12 @@ void Attention::add_tallies(const Heads& heads, const View& view, int slice, int
     const int position = view.starts[slice] + query;
     const Range keys = keys_of(heads, position, queries, view.lengths[slice]);
     const int start = keys.first / size, number = divided_up(keys.behind, size) - start;
-    const int step = divided_up(heads.kv_heads, together), tally = (int)tallies.size();
-    for (int i = 0; i < step; ++i)
+    const int stride = divided_up(heads.kv_heads, together), tally = (int)tallies.size();
+    for (int i = 0; i < stride; ++i)
         tallies.push_back({slice, i * together, std::min(together, heads.kv_heads - i * together), query,
-                           queries, position, (int32_t)parts.size() + i, number, step});
+                           queries, position, (int32_t)parts.size() + i, number, stride});
     for (int part = start; part < start + number; ++part)
-        for (int i = 0; i < step; ++i)
+        for (int i = 0; i < stride; ++i)
             parts.push_back({tally + i, std::max(part * size, keys.first) / BLOCK_TOKENS * BLOCK_TOKENS,
                              std::min(part * size + size, keys.behind), nullptr});
 }

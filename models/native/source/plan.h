@@ -6,16 +6,18 @@
 
 #include "program.h"
 
+inline int divided_up(int number, int by) { return (number + by - 1) / by; }
+
 constexpr int ATTENDED_ROWS = 16;  // of one part for which there is room at a time: queries times heads
 
 // Some consecutive queries of a slice, for the heads that share some key heads: several of these where
 // queries are few. Whoever computes the last of its parts says what they found.
 struct Tally {
     int32_t slice;
-    int32_t head, heads;         // of keys
-    int32_t query, queries;      // which of the slice
-    int32_t position;            // of the first in its sequence
-    int32_t first, parts, step;  // in the list of parts, from the first to the one of the next chunk
+    int32_t head, heads;           // of keys
+    int32_t query, queries;        // which of the slice
+    int32_t position;              // of the first in its sequence
+    int32_t first, parts, stride;  // in the list of parts, from the first to the one of the next chunk
 };
 
 // Of rows: the binary logarithms of their largest weights, the sums of their weights, relative to the

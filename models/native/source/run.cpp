@@ -41,8 +41,6 @@ Own& own() {
 
 uint64_t join(uint32_t upper, uint32_t lower) { return (uint64_t)upper << 32 | lower; }
 
-int divided_up(int number, int by) { return (number + by - 1) / by; }
-
 // Of an item, if there are as many: for fewer it takes too long to fetch a panel, or to open one of blocks.
 int fewest_rows(const Weight& matrix) { return matrix.format > INT8 ? 256 : 32; }
 
