@@ -11,6 +11,7 @@ from models.blocks import Block
 from models.decoder import CausalAttention, Decoder
 from models.kv_cache import KVCache
 from models.layers.lora import Mixing
+from models.native.blocks import lower
 from models.native.heads import Geometry, bias_heads, norm_heads, plain_heads
 from models.native.library import Library
 from models.native.lowering import Attention, Lowering
@@ -66,7 +67,8 @@ class DecoderProgram:
 
     def _write(self, lowering: Lowering) -> None:
         for layer, block in enumerate(self._decoder.blocks):
-            lowering.block(cast(Block, block), self.attention(layer, cast(CausalAttention, block.attention)))
+            attention = self.attention(layer, cast(CausalAttention, block.attention))
+            lower(cast(Block, block), attention, lowering)
         if self._decoder.norm is not None:
             lowering.finish(self._decoder.norm)
 

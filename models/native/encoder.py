@@ -15,6 +15,7 @@ from models.blocks import Block
 from models.encoder import Encoder
 from models.layers.lora import Mixing
 from models.layers.self_attention import SelfAttention
+from models.native.blocks import lower
 from models.native.errors import Unsupported
 from models.native.heads import Geometry, bias_heads, plain_heads
 from models.native.library import Library
@@ -60,7 +61,7 @@ class EncoderProgram:
     def _write(self, lowering: Lowering) -> None:
         for layer, blocks in enumerate(self._encoder.runs()):
             for block in blocks:
-                lowering.block(cast(Block, block), self._attention(layer, cast(Block, block).attention))
+                lower(cast(Block, block), self._attention(layer, cast(Block, block).attention), lowering)
         if self._encoder.norm is not None:
             lowering.finish(self._encoder.norm)
 

@@ -1,27 +1,18 @@
-"""From a stack of blocks to the operations of a program.
+"""From the parts of a model to the operations of a program.
 
 A lowering goes through a model once, when it is loaded, and writes down what its `forward` would do to the
-stream. Each way to join attention and MLP to the stream stands once in `models.blocks` and once here.
+stream. How attention and MLP are joined to the stream: see `blocks`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
 
-from models.blocks import (
-    Block,
-    OutputNormBlock,
-    ParallelBlock,
-    PostNormBlock,
-    PreNormBlock,
-    SandwichBlock,
-    SharedParallelBlock,
-)
 from models.config import Activation
 from models.layers.linear import Linear
 from models.layers.mlp import GatedMlp, PlainMlp
@@ -98,7 +89,7 @@ class Attention:
 
 
 class Lowering:
-    """Writes what blocks do to `stream`, floats of `hidden` elements.
+    """Writes what parts of blocks do to `stream`, floats of `hidden` elements.
 
     `format_` is that of operands, `cache` that of queries, keys and values. With `adapters`, what an adapter
     reads and changes is kept as floats, and `sites` says where that is; the results have the same bits.
@@ -116,48 +107,6 @@ class Lowering:
         self._adapters = adapters
         self._shared = dict[tuple[str, int, Format | None], Buffer]()
         self._renewed: Rows | None = None  # of the stream as it is
-
-    def block(self, block: Block, attention: Attention) -> None:
-        """Raises Unsupported."""
-
-        def attend(rows: Rows, output: Buffer, *, add: bool) -> None:
-            self.attention(attention, rows, output, add=add)
-
-        match block:
-            case PreNormBlock():
-                attend(self.read(block.attention_norm), self.stream, add=True)
-                self.mlp(block.mlp, self.read(block.mlp_norm), self.stream, add=True)
-            case PostNormBlock():
-                attend(self.reread(), self.stream, add=True)
-                self.mlp(block.mlp, self.renew(block.attention_norm), self.stream, add=True)
-                self.renew(block.mlp_norm)
-            case OutputNormBlock():
-                self.add_normed(block.attention_norm, lambda to: attend(self.read(None), to, add=False))
-                self.add_normed(
-                    block.mlp_norm, lambda to: self.mlp(block.mlp, self.read(None), to, add=False)
-                )
-            case SandwichBlock():
-                self.add_normed(
-                    block.attention_out_norm,
-                    lambda to: attend(self.read(block.attention_norm), to, add=False),
-                )
-                self.add_normed(
-                    block.mlp_out_norm,
-                    lambda to: self.mlp(block.mlp, self.read(block.mlp_norm), to, add=False),
-                )
-            case ParallelBlock():
-                rows = self.read(block.attention_norm, shared=True)
-                others = self.read(block.mlp_norm, shared=True, name="mlp rows")
-                attend(rows, self.stream, add=True)
-                self.mlp(block.mlp, others, self.stream, add=True)
-            case SharedParallelBlock():
-                rows = self.read(block.attention_norm, shared=True)
-                attend(rows, self.stream, add=True)
-                self.mlp(block.mlp, rows, self.stream, add=True)
-            case _:
-                raise Unsupported(f"the block {type(block).__name__}")
-
-    # ---- parts of blocks
 
     def read(self, norm: nn.Module | None, *, shared: bool = False, name: str = "rows") -> Rows:
         """The stream, normalised, for a product. `shared`: it is read again after other rows were made."""
@@ -178,11 +127,14 @@ class Lowering:
         """The stream as the block before has renewed it, or as it came in, for a product."""
         return self.read(None) if self._renewed is None else self._renewed
 
-    def add_normed(self, norm: nn.Module, part: Callable[[Buffer], None]) -> None:
-        """What `part` writes, normalised, is added to the stream."""
-        written = self.floats("part", self._hidden)
-        part(written)
-        self._normalise(norm, written, self._hidden, output=self.stream, add=True)
+    @property
+    def part(self) -> Buffer:
+        """For what does not go straight into the stream."""
+        return self.floats("part", self._hidden)
+
+    def add_normed(self, norm: nn.Module, part: Buffer) -> None:
+        """What was written to `part`, normalised, is added to the stream."""
+        self._normalise(norm, part, self._hidden, output=self.stream, add=True)
 
     def mlp(self, mlp: nn.Module, rows: Rows, output: Buffer, *, add: bool) -> None:
         match mlp:

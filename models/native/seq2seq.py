@@ -10,8 +10,8 @@ from torch import Tensor
 from models.decoder import CausalAttention
 from models.kv_cache import KVCache
 from models.layers.lora import Mixing
+from models.native.blocks import lower_cross
 from models.native.decoder import DecoderProgram
-from models.native.errors import Unsupported
 from models.native.heads import plain_heads
 from models.native.library import Library
 from models.native.lowering import Attention, Lowering
@@ -19,7 +19,7 @@ from models.native.program import Slices
 from models.native.stack import Stack
 from models.native.structures import Format, Parts, Run
 from models.ops.paging import Paging, Sources, Written
-from models.seq2seq import CrossBlock, CrossDecoder, PostNormCrossBlock, PreNormCrossBlock
+from models.seq2seq import CrossBlock, CrossDecoder
 
 SOURCES = 1  # the view of a run by which its queries see their sources
 
@@ -66,7 +66,7 @@ class CrossDecoderProgram(DecoderProgram):
     def _write(self, lowering: Lowering) -> None:
         for layer, block in self._cross_blocks():
             own = self.attention(layer, cast(CausalAttention, block.attention))
-            _write_block(lowering, block, own, self._cross_attention(layer, block, Parts.QUERIES))
+            lower_cross(block, own, self._cross_attention(layer, block, Parts.QUERIES), lowering)
         if self._decoder.norm is not None:
             lowering.finish(self._decoder.norm)
 
@@ -92,20 +92,3 @@ class CrossDecoderProgram(DecoderProgram):
 
     def _cross_blocks(self) -> Iterator[tuple[int, CrossBlock]]:
         return enumerate(cast(Sequence[CrossBlock], self._decoder.blocks))
-
-
-def _write_block(lowering: Lowering, block: CrossBlock, own: Attention, cross: Attention) -> None:
-    """As `lowering.block`, of three parts. Raises Unsupported."""
-    stream = lowering.stream
-    match block:
-        case PreNormCrossBlock():
-            lowering.attention(own, lowering.read(block.attention_norm), stream, add=True)
-            lowering.attention(cross, lowering.read(block.cross_norm), stream, add=True)
-            lowering.mlp(block.mlp, lowering.read(block.mlp_norm), stream, add=True)
-        case PostNormCrossBlock():
-            lowering.attention(own, lowering.reread(), stream, add=True)
-            lowering.attention(cross, lowering.renew(block.attention_norm), stream, add=True)
-            lowering.mlp(block.mlp, lowering.renew(block.cross_norm), stream, add=True)
-            lowering.renew(block.mlp_norm)
-        case _:
-            raise Unsupported(f"the block {type(block).__name__}")

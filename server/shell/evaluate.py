@@ -108,19 +108,10 @@ def _evaluate(
 
 
 def _teller(settings: Settings, setup: ModelSetup) -> Teller:
-    from server.execution.computing import Computing
     from server.execution.telling import Teller
+    from server.shell.measuring.bringing import load
 
-    computing = Computing.of(
-        device=settings.device,
-        dtype=settings.dtype,
-        quantize=settings.quantize,
-        kernels=settings.kernels,
-        threads=settings.threads,
-        cache=settings.cache,
-    )
-    model = computing.load(Path(setup.path), None if setup.adapter is None else Path(setup.adapter))
-    computing.check_kept({setup.name: model})
+    computing, model = load(settings, setup)
     return Teller(model=model, computing=computing)
 
 

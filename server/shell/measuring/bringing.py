@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from models.weights.sources import SMOLLM2
+from server.engine.messages import ModelSetup
 from server.execution.computing import Computing, Loaded
 from server.execution.device import free_memory
 from server.hosting import KV_SHARE, STEP_TOKENS
@@ -57,6 +58,20 @@ def bring(settings: Settings, source: str | None) -> Brought:
     if len(settings.model) > 1:
         raise BadSetting("--model: one at a time is measured; name it")
     [setup] = bring_models(settings)
+    computing, weights = load(settings, setup)
+    return Brought(
+        name=setup.name,
+        weights=weights,
+        computing=computing,
+        kernels=computing.kernels_of(weights),
+        cache_memory=settings.kv_memory or int(free_memory(computing.device) * KV_SHARE),
+        step_tokens=settings.max_batch_tokens or STEP_TOKENS[computing.device.type],
+        itl_target_s=settings.itl_target_ms / 1000,
+    )
+
+
+def load(settings: Settings, setup: ModelSetup) -> tuple[Computing, Loaded]:
+    """Raises ModelError and DeviceError."""
     computing = Computing.of(
         device=settings.device,
         dtype=settings.dtype,
@@ -67,12 +82,4 @@ def bring(settings: Settings, source: str | None) -> Brought:
     )
     weights = computing.load(Path(setup.path), None if setup.adapter is None else Path(setup.adapter))
     computing.check_kept({setup.name: weights})
-    return Brought(
-        name=setup.name,
-        weights=weights,
-        computing=computing,
-        kernels=computing.kernels_of(weights),
-        cache_memory=settings.kv_memory or int(free_memory(computing.device) * KV_SHARE),
-        step_tokens=settings.max_batch_tokens or STEP_TOKENS[computing.device.type],
-        itl_target_s=settings.itl_target_ms / 1000,
-    )
+    return computing, weights
